@@ -1,0 +1,33 @@
+"""What a user may see go wrong: one family of errors whose messages say what was expected, what came and what to do."""
+
+
+class LisaError(Exception):
+    """Base of every error that a user can cause and mend. Surfaces show its message alone, never a traceback."""
+
+
+class CheckpointError(LisaError):
+    """A model could not be found, read or matched to the network."""
+
+
+class DataError(LisaError):
+    """A training or evaluation source is missing, malformed or contradicts itself."""
+
+
+class DeviceError(LisaError):
+    """The device or dtype asked for is not to be had on this machine."""
+
+
+class ImageError(LisaError):
+    """A picture is missing, unreadable or beyond the size limit."""
+
+
+class InstructionError(LisaError):
+    """An instruction is empty or longer than the model can read."""
+
+
+class MissingExtraError(LisaError):
+    """An optional dependency is absent; the message names the extra that brings it."""
+
+
+class OutputError(LisaError):
+    """A result could not be written; nothing half-written is left behind."""

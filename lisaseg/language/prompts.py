@@ -1,0 +1,78 @@
+"""How a dialogue becomes one text: the conversation templates a model was trained with, and the markers of a picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lisaseg.errors import CheckpointError
+
+SEG_TOKEN = "[SEG]"
+"""The word that asks for a mask; the state that predicts it becomes the segmenter's prompt."""
+IMAGE_MARKER = "<image>"
+"""Where the picture stands in a rendered prompt; never in a vocabulary."""
+IMAGE_START, IMAGE_END = "<im_start>", "<im_end>"
+"""Added tokens around the picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """One conversation format. Rendered: `opening`, then per turn `user_prefix` question `user_suffix` [answer `end`].
+
+    The first turn may be wrapped differently from the later ones (`later_user_prefix`).
+    """
+
+    opening: str = ""
+    user_prefix: str
+    later_user_prefix: str
+    user_suffix: str
+    answer_prefix: str = " "
+    answer_suffix: str = "</s>"
+
+
+_LLAVA_V1_SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
+_LLAMA_2_SYSTEM = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language."
+)
+TEMPLATES = {
+    "llava_v1": Template(
+        opening=f"{_LLAVA_V1_SYSTEM} ", user_prefix="USER: ", later_user_prefix="USER: ", user_suffix=" ASSISTANT:"
+    ),
+    "llava_llama_2": Template(
+        user_prefix=f"[INST] <<SYS>>\n{_LLAMA_2_SYSTEM}\n<</SYS>>\n\n",
+        later_user_prefix="<s>[INST] ",
+        user_suffix=" [/INST]",
+        answer_suffix=" </s>",
+    ),
+    "plain": Template(user_prefix="USER: ", later_user_prefix="USER: ", user_suffix=" ASSISTANT:"),
+}
+"""Templates by name: the two of the official checkpoints, and a short one for models trained from nothing."""
+
+
+def get_template(name: str) -> Template:
+    """The template of that name.
+
+    Raises:
+        CheckpointError: no template has that name.
+    """
+    if name not in TEMPLATES:
+        raise CheckpointError(f"unknown conversation template {name!r}; known ones: {', '.join(sorted(TEMPLATES))}")
+    return TEMPLATES[name]
+
+
+def render(template: Template, turns: Sequence[tuple[str, str | None]]) -> str:
+    """The text of a dialogue over one picture, which is marked at the start of the first question.
+
+    Args:
+        turns: (question, answer) in order; an answer of None leaves the text open for the model to go on.
+    """
+    text = template.opening
+    for number, (question, answer) in enumerate(turns):
+        marked = f"{IMAGE_START}{IMAGE_MARKER}{IMAGE_END}\n{question}" if number == 0 else question
+        prefix = template.user_prefix if number == 0 else template.later_user_prefix
+        text += f"{prefix}{marked}{template.user_suffix}"
+        if answer is not None:
+            text += f"{template.answer_prefix}{answer}{template.answer_suffix}"
+    return text

@@ -1,0 +1,116 @@
+"""Models by name: bundled, in a local folder, or on the Hugging Face hub; and our own layout on disk.
+
+A folder holds `config.json` (`model_type: lisaseg`), safetensors weights, `tokenizer.model`, `added_tokens.json` and
+`preprocessor_config.json`.
+"""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
+
+from lisaseg.config import LoadOptions
+from lisaseg.errors import CheckpointError
+from lisaseg.files import make_folder
+from lisaseg.model.configuration import LisaConfig
+from lisaseg.model.devices import choose_device
+from lisaseg.model.lisa import Lisa
+from lisaseg.model.processor import Processor
+
+BUNDLED = ("nano",)
+"""Models inside the package, by name."""
+
+
+def find_model(name: str) -> Path:
+    """The folder of a model: a bundled one, a local folder, or a hub id (fetched, or from the cache).
+
+    Raises:
+        CheckpointError: there is no such model, or the hub cannot be reached and nothing is cached.
+    """
+    if name in BUNDLED:
+        return Path(str(files("lisaseg").joinpath(name)))
+    if Path(name).is_dir():
+        return Path(name)
+    if Path(name).exists():
+        raise CheckpointError(f"{name} is a file; a model is a folder with a config.json, or a hub id")
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"unknown model {name!r}: expected {', '.join(BUNDLED)}, an existing folder, or a hub id such as owner/name"
+        )
+    return _fetch(name)
+
+
+def _fetch(name: str) -> Path:
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model"]))
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise CheckpointError(f"the hub has no model {name!r} (or it is private and needs HF_TOKEN)") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise CheckpointError(
+            f"cannot fetch {name!r}: the hub cannot be reached and no copy is cached; connect once, or give a folder"
+        ) from error
+
+
+def load_model(name: str, options: LoadOptions) -> tuple[Lisa, Processor]:
+    """Reads a model, ready to answer on the device and in the precision of the options.
+
+    Raises:
+        CheckpointError: it cannot be found or read, or its weights do not fit its configuration.
+        DeviceError: the device is not to be had.
+    """
+    device, dtype = choose_device(options)
+    folder = find_model(name)
+    config = _read_config(folder)
+    processor = Processor.load(folder, config)
+    if len(processor.tokenizer) > config.vlm_config.text_config.vocab_size:
+        raise CheckpointError(
+            f"tokenizer and weights in {folder} do not belong together: {len(processor.tokenizer)} tokens, "
+            f"{config.vlm_config.text_config.vocab_size} embeddings"
+        )
+    return _read_weights(folder, config, dtype).to(device).eval(), processor
+
+
+def _read_config(folder: Path) -> LisaConfig:
+    path = folder / "config.json"
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} holds no model: it has no config.json") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    if record.get("model_type") != LisaConfig.model_type:
+        raise CheckpointError(
+            f"{folder} is a {record.get('model_type', 'nameless')!r} model; expected one that lisaseg has written "
+            f"(model_type {LisaConfig.model_type!r})"
+        )
+    return LisaConfig.from_dict(record)
+
+
+def _read_weights(folder: Path, config: LisaConfig, dtype: torch.dtype) -> Lisa:
+    try:
+        lisa, report = Lisa.from_pretrained(
+            folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"cannot read the weights in {folder}: {reason}") from error
+    for trouble in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report.get(trouble):
+            names = sorted(map(str, report[trouble]))
+            raise CheckpointError(
+                f"the weights in {folder} do not fit its config.json: {trouble.replace('_', ' ')}: "
+                f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+            )
+    return lisa
+
+
+def save_model(lisa: Lisa, processor: Processor, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Writes a model that `load_model` reads back, its weights in `dtype`; the model given is not changed."""
+    make_folder(folder)
+    weights = {name: tensor.to(dtype) for name, tensor in lisa.state_dict().items()}
+    lisa.save_pretrained(folder, state_dict=weights)
+    processor.save(folder)

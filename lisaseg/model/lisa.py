@@ -1,0 +1,114 @@
+"""The network: a vision-language model that says `[SEG]`, a promptable segmenter that draws, and a projection between.
+
+Letters in names and shapes: B rows (one instruction each), I pictures, L token positions, P picture tokens, D width of
+the language model, N masks, C channels, H W height and width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamModel
+
+from lisaseg.language.tokenizer import IMAGE_ID
+from lisaseg.model.configuration import LisaConfig
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pictures:
+    """What the two encoders made of some pictures; everything later reads this and never the pixels again."""
+
+    vlm_IPD: Float[Tensor, "I P D"]
+    """Picture tokens for the language model."""
+    segmenter_ICHW: Float[Tensor, "I C H W"]
+    """SAM image embeddings."""
+
+
+class Lisa(PreTrainedModel):
+    """LLaVA + SAM + projection; both parts are the `transformers` classes as they are."""
+
+    config_class = LisaConfig
+    base_model_prefix = "lisa"
+    _no_split_modules = ["LlamaDecoderLayer", "CLIPEncoderLayer", "SamVisionLayer"]
+    _supports_sdpa = True
+
+    def __init__(self, config: LisaConfig):
+        super().__init__(config)
+        self.vlm = LlavaForConditionalGeneration(config.vlm_config)
+        self.segmenter = SamModel(config.segmenter_config)
+        width = config.vlm_config.text_config.hidden_size
+        self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.prompt_width))
+        self.post_init()
+
+    def encode(
+        self, vlm_pixels: Float[Tensor, "I 3 h w"], segmenter_pixels: Float[Tensor, "I 3 height width"]
+    ) -> Pictures:
+        """Runs both image encoders once."""
+        return Pictures(vlm_IPD=self.see(vlm_pixels), segmenter_ICHW=self.look(segmenter_pixels))
+
+    def see(self, vlm_pixels: Float[Tensor, "I 3 h w"]) -> Float[Tensor, "I P D"]:
+        """Picture tokens of the language model (CLIP, then LLaVA's projector)."""
+        return torch.stack(self.vlm.get_image_features(vlm_pixels.to(self.dtype)).pooler_output)
+
+    def look(self, segmenter_pixels: Float[Tensor, "I 3 height width"]) -> Float[Tensor, "I C H W"]:
+        """Image embeddings of the segmenter."""
+        # not `get_image_embeddings`: it runs under no_grad, and nano learns its encoder
+        return self.segmenter.vision_encoder(segmenter_pixels.to(self.dtype)).last_hidden_state
+
+    def embed(
+        self, token_ids_BL: Int[Tensor, "B L"], vlm_IPD: Float[Tensor, "I P D"], picture_of_row_B: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B L D"]:
+        """Token embeddings with each row's picture tokens where `IMAGE_ID` stands."""
+        is_picture_BL = token_ids_BL == IMAGE_ID
+        words_BLD = self.vlm.get_input_embeddings()(token_ids_BL.masked_fill(is_picture_BL, 0))
+        has_picture_B = is_picture_BL.any(dim=1)
+        pictures = vlm_IPD[picture_of_row_B[has_picture_B]].to(words_BLD.dtype)
+        return words_BLD.masked_scatter(is_picture_BL[..., None], pictures)
+
+    def read(
+        self,
+        embeddings_BLD: Float[Tensor, "B L D"],
+        attention_mask: Int[Tensor, "B S"],
+        position_ids: Int[Tensor, "B L"] | None = None,
+        **kwargs,
+    ):
+        """Runs the language model over embeddings; `last_hidden_state` (B L D) is after the final norm."""
+        return self.vlm.model.language_model(
+            inputs_embeds=embeddings_BLD, attention_mask=attention_mask, position_ids=position_ids, **kwargs
+        )
+
+    def draw(
+        self,
+        states_ND: Float[Tensor, "N D"],
+        segmenter_ICHW: Float[Tensor, "I C H W"],
+        picture_of_mask_N: Int[Tensor, " N"],
+    ) -> tuple[Float[Tensor, "N h w"], Float[Tensor, " N"]]:
+        """Mask logits at the decoder's resolution and SAM's predicted IoU, for the states that predict `[SEG]`.
+
+        All masks are one call of the mask decoder; zero states give zero masks.
+        """
+        if len(states_ND) == 0:
+            side = 4 * segmenter_ICHW.shape[-1]
+            return states_ND.new_zeros((0, side, side)), states_ND.new_zeros(0)
+        prompts_N1D = self.projection(states_ND)[:, None, None, :]
+        embeddings_NCHW = segmenter_ICHW[picture_of_mask_N]
+        dense = self.segmenter.prompt_encoder.no_mask_embed.weight[..., None, None]
+        positions = self.segmenter.get_image_wide_positional_embeddings()
+        masks, predicted_iou = self.segmenter.mask_decoder(
+            image_embeddings=embeddings_NCHW,
+            image_positional_embeddings=positions.to(embeddings_NCHW.dtype).expand(len(states_ND), -1, -1, -1),
+            sparse_prompt_embeddings=prompts_N1D.to(embeddings_NCHW.dtype),
+            dense_prompt_embeddings=dense.expand_as(embeddings_NCHW),
+            multimask_output=False,
+        )
+        return masks[:, 0, 0], predicted_iou[:, 0, 0]
+
+
+def states_before(
+    states_BLD: Float[Tensor, "B L D"], token_ids_BL: Int[Tensor, "B L"], seg_id: int
+) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"], Bool[Tensor, "B L"]]:
+    """The states that predict each `[SEG]` (one position before it), the rows they are of, and where they stand."""
+    predicts_seg_BL = torch.zeros_like(token_ids_BL, dtype=torch.bool)
+    predicts_seg_BL[:, :-1] = token_ids_BL[:, 1:] == seg_id
+    return states_BLD[predicts_seg_BL], predicts_seg_BL.nonzero()[:, 0], predicts_seg_BL

@@ -1,0 +1,153 @@
+"""From pictures and words to the network's inputs, and from its masks back to the picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+from transformers import CLIPImageProcessorPil, SamImageProcessorPil
+
+from lisaseg.errors import CheckpointError, InstructionError
+from lisaseg.language.prompts import get_template, render
+from lisaseg.language.tokenizer import IMAGE_ID, Tokenizer
+from lisaseg.model.configuration import LisaConfig
+
+Dialogue = Sequence[tuple[str, str | None]]
+"""Turns of (question, answer); an answer of None is the model's to give."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageSize:
+    """Height and width of a picture, and of its resized copy inside the segmenter's square, in pixels."""
+
+    original: tuple[int, int]
+    resized: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pixels:
+    """I pictures as the two encoders read them."""
+
+    vlm: Float32[Tensor, "I 3 h w"]
+    segmenter: Float32[Tensor, "I 3 side side"]
+    sizes: tuple[ImageSize, ...]
+
+    def to(self, device: torch.device) -> "Pixels":
+        """The same on a device."""
+        return replace(self, vlm=self.vlm.to(device), segmenter=self.segmenter.to(device))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inputs:
+    """What the network reads: B rows, each a dialogue over one of I pictures."""
+
+    token_ids_BL: Int64[Tensor, "B L"]
+    """Left-padded token ids, `IMAGE_ID` at each of the picture's positions."""
+    attention_mask_BL: Int64[Tensor, "B L"]
+    """1 where a row has a token, 0 where it is padded."""
+    picture_of_row_B: Int64[Tensor, " B"]
+    pixels: Pixels
+
+    def to(self, device: torch.device) -> "Inputs":
+        """The same on a device."""
+        return Inputs(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+class Processor:
+    """Everything between plain data and tensors for one model."""
+
+    def __init__(self, config: LisaConfig, tokenizer: Tokenizer, vlm_images: CLIPImageProcessorPil):
+        self.config = config
+        self.tokenizer = tokenizer
+        self.vlm_images = vlm_images
+        self.template = get_template(config.template)
+        side = self.segmenter_side = config.segmenter_config.vision_config.image_size
+        self.segmenter_images = SamImageProcessorPil(
+            size={"longest_edge": side}, pad_size={"height": side, "width": side}
+        )
+
+    @classmethod
+    def load(cls, folder: Path, config: LisaConfig) -> "Processor":
+        """Reads the tokenizer and `preprocessor_config.json` of a saved model."""
+        try:
+            vlm_images = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"no readable preprocessor_config.json in {folder}: {error}") from error
+        return cls(config, Tokenizer.load(folder), vlm_images)
+
+    def save(self, folder: Path) -> None:
+        """Writes what `load` reads."""
+        self.tokenizer.save(folder)
+        self.vlm_images.save_pretrained(folder)
+
+    def __call__(
+        self, images: Sequence[UInt8[np.ndarray, "H W 3"]], rows: Sequence[tuple[int, Dialogue]]
+    ) -> Inputs:
+        """Inputs for rows of (index of the picture, dialogue).
+
+        Raises:
+            InstructionError: an instruction is empty or the prompt is longer than the model reads.
+        """
+        prompts = [self.encode(dialogue) for _, dialogue in rows]
+        length = max(map(len, prompts))
+        token_ids = torch.full((len(rows), length), self.tokenizer.pad_id)
+        attention_mask = torch.zeros_like(token_ids)
+        for row, prompt in enumerate(prompts):
+            token_ids[row, length - len(prompt) :] = torch.tensor(prompt)
+            attention_mask[row, length - len(prompt) :] = 1
+        pixels = self.pixels(images)
+        return Inputs(
+            token_ids_BL=token_ids,
+            attention_mask_BL=attention_mask,
+            picture_of_row_B=torch.tensor([picture for picture, _ in rows]),
+            pixels=pixels,
+        )
+
+    def encode(self, dialogue: Dialogue) -> list[int]:
+        """Token ids of a dialogue, its picture expanded to as many `IMAGE_ID` as it has tokens."""
+        question, answer = dialogue[-1]
+        if answer is None and not question.strip():
+            raise InstructionError("the instruction is empty; say what to segment, such as 'Segment the dog.'")
+        ids = self.tokenizer.encode_with_image(render(self.template, dialogue))
+        place = ids.index(IMAGE_ID)
+        ids[place : place + 1] = [IMAGE_ID] * self.config.num_image_tokens
+        if answer is None and len(ids) > self.config.max_prompt_tokens:
+            raise InstructionError(
+                f"the instruction is too long: with the picture it takes {len(ids)} tokens and this model reads "
+                f"{self.config.max_prompt_tokens}; say it in fewer words"
+            )
+        return ids
+
+    def pixels(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> Pixels:
+        """What both encoders read of some pictures."""
+        layout = {"input_data_format": "channels_last", "return_tensors": "pt"}
+        vlm = self.vlm_images(list(images), **layout)
+        segmenter = self.segmenter_images([_thick(image, self.segmenter_side) for image in images], **layout)
+        return Pixels(
+            vlm=vlm["pixel_values"].float(),
+            segmenter=segmenter["pixel_values"].float(),
+            sizes=tuple(
+                ImageSize(original=image.shape[:2], resized=tuple(map(int, resized)))
+                for image, resized in zip(images, segmenter["reshaped_input_sizes"], strict=True)
+            ),
+        )
+
+    def restore(self, logits_Nhw: Float[Tensor, "N h w"], size: ImageSize) -> Float32[Tensor, "N H W"]:
+        """Mask logits of one picture at its original size: up to the square, padding cut off, then to the original."""
+        side = self.segmenter_side
+        height, width = size.resized
+        square = interpolate(logits_Nhw[:, None].float(), (side, side), mode="bilinear", align_corners=False)
+        return interpolate(
+            square[..., :height, :width], size.original, mode="bilinear", align_corners=False
+        )[:, 0]
+
+
+def _thick(image: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture so thin that resizing would leave nothing of it, thickened by repeating its pixels."""
+    height, width, _ = image.shape
+    least = -(-max(height, width) // side)
+    return image.repeat(-(-least // height), axis=0).repeat(-(-least // width), axis=1)

@@ -1,0 +1,150 @@
+"""The one obvious call: a picture and what a person means by words, to words and a mask for each thing meant."""
+
+from collections.abc import Iterable, Sequence
+
+from lisaseg.config import GenerateOptions, ImageLimits, LoadOptions
+from lisaseg.errors import InstructionError
+from lisaseg.images.read import ImageSource, read
+from lisaseg.language.wording import phrases, strip_seg
+from lisaseg.model.answer import Reply, Stopwatch, answer
+from lisaseg.model.checkpoints import load_model
+from lisaseg.model.lisa import Lisa
+from lisaseg.model.processor import Pixels, Processor
+from lisaseg.values import Answer, Segment
+
+
+class Segmenter:
+    """A loaded model. It keeps nothing between calls."""
+
+    def __init__(self, lisa: Lisa, processor: Processor, *, limits: ImageLimits | None = None):
+        """Wraps a network and its processor; most callers use `Segmenter.load`."""
+        self.lisa = lisa
+        self.processor = processor
+        self.limits = limits or ImageLimits()
+
+    @classmethod
+    def load(
+        cls,
+        model: str = "nano",
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        limits: ImageLimits | None = None,
+    ) -> "Segmenter":
+        """Loads a model.
+
+        Args:
+            model: `nano` (bundled), a local folder, or a Hugging Face hub id.
+            device: `cuda`, `mps` or `cpu`; by default the first of them that is there.
+            dtype: `fp32`, `bf16` or `fp16`; by default bf16 (else fp16) on CUDA, fp16 on MPS, fp32 on CPU.
+            limits: what pictures may be as large as.
+
+        Raises:
+            CheckpointError: the model cannot be found or read.
+            DeviceError: the device is not to be had.
+        """
+        lisa, processor = load_model(model, LoadOptions(device=device, dtype=dtype))
+        return cls(lisa, processor, limits=limits)
+
+    def segment(self, image: ImageSource, instruction: str, *, max_new_tokens: int = 512) -> Answer:
+        """Answers one instruction about one picture.
+
+        Args:
+            image: path, bytes, binary file, PIL picture, or HWC uint8 RGB array.
+            instruction: what is meant, in free words.
+            max_new_tokens: the answer's longest length in tokens.
+
+        Returns:
+            The answer; `segments` is empty where the model refuses or only talks.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            InstructionError: the instruction is empty or too long.
+        """
+        return self.segment_batch([(image, instruction)], max_new_tokens=max_new_tokens)[0]
+
+    def segment_batch(
+        self,
+        pairs: Iterable[tuple[ImageSource, str]],
+        *,
+        batch_size: int = 4,
+        max_new_tokens: int = 512,
+    ) -> list[Answer]:
+        """Answers many (picture, instruction) pairs, `batch_size` at a time, in order.
+
+        Each batch is padded together: one pass of each encoder over its distinct pictures, one decoding loop, one call
+        of the mask decoder. Timings of an answer are its share of its batch.
+
+        Raises:
+            ImageError: a picture cannot be read.
+            InstructionError: an instruction is empty or too long.
+            ValueError: batch_size is below 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        pairs = list(pairs)
+        options = GenerateOptions(max_new_tokens=max_new_tokens)
+        return [
+            found
+            for start in range(0, len(pairs), batch_size)
+            for found in self._answer_batch(pairs[start : start + batch_size], options)
+        ]
+
+    def _answer_batch(self, pairs: Sequence[tuple[ImageSource, str]], options: GenerateOptions) -> list[Answer]:
+        watch = Stopwatch(device=self.lisa.device)
+        for _, instruction in pairs:
+            if not isinstance(instruction, str):
+                raise InstructionError(f"an instruction is text, got {type(instruction).__name__}")
+        with watch.stage("read"):
+            keys = [_key(source) for source, _ in pairs]
+            distinct = dict(zip(keys, (source for source, _ in pairs), strict=True))
+            images = {key: read(source, self.limits) for key, source in distinct.items()}
+        with watch.stage("prepare"):
+            order = list(images)
+            rows = [(order.index(key), [(text, None)]) for key, (_, text) in zip(keys, pairs, strict=True)]
+            inputs = self.processor(list(images.values()), rows).to(self.lisa.device)
+        replies = answer(self.lisa, self.processor.tokenizer, inputs, options.max_new_tokens, watch)
+        with watch.stage("restore"):
+            segments = [
+                self._segments(reply, text, inputs.pixels, row)
+                for reply, (_, text), (row, _) in zip(replies, pairs, rows, strict=True)
+            ]
+        share = {stage: seconds / len(pairs) for stage, seconds in watch.seconds.items()}
+        return [
+            Answer(
+                image=images[key],
+                source=_name(source),
+                model=self.lisa.config.model_name,
+                instruction=text,
+                text=strip_seg(self.processor.tokenizer.decode(reply.token_ids)),
+                raw_text=self.processor.tokenizer.decode(reply.token_ids),
+                segments=found,
+                timings={**share, "total": sum(share.values())},
+            )
+            for key, (source, text), reply, found in zip(keys, pairs, replies, segments, strict=True)
+        ]
+
+    def _segments(self, reply: Reply, instruction: str, pixels: Pixels, picture: int) -> tuple[Segment, ...]:
+        if len(reply.logits_Nhw) == 0:
+            return ()
+        words = phrases(self.processor.tokenizer.decode(reply.token_ids), instruction)
+        logits = self.processor.restore(reply.logits_Nhw, pixels.sizes[picture]).cpu().numpy()
+        return tuple(
+            Segment(index=index, phrase=phrase, logits=mask, predicted_iou=float(iou))
+            for index, (phrase, mask, iou) in enumerate(
+                zip(words, logits, reply.predicted_iou_N.float().tolist(), strict=True)
+            )
+        )
+
+
+def _key(source: ImageSource) -> object:
+    """Equal for the same picture given twice: paths by their text, everything else by identity."""
+    return str(source) if not hasattr(source, "read") and hasattr(source, "__fspath__") or isinstance(source, str) else id(source)
+
+
+def _name(source: ImageSource) -> str:
+    """The file's name where there is one."""
+    if isinstance(source, str) or hasattr(source, "__fspath__"):
+        return str(source)
+    name = getattr(source, "filename", None) or getattr(source, "name", None)
+    return str(name) if isinstance(name, str) and name else "image"

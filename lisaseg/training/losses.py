@@ -1,0 +1,47 @@
+"""What LISA learns from: cross entropy over the answers, and binary cross entropy plus dice over the masks."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+IGNORE_LABEL = -100
+"""Label of a token that is read and not learned."""
+
+
+def answer_loss(
+    lm_head: nn.Module, states_BLD: Float[Tensor, "B L D"], labels_BL: Int[Tensor, "B L"]
+) -> Float[Tensor, ""]:
+    """Mean cross entropy of the labelled tokens, each predicted from the state before it.
+
+    Only those states go through the head: most positions of a prompt are read and not learned.
+    """
+    learned = (labels_BL[:, 1:] != IGNORE_LABEL).nonzero(as_tuple=True)
+    return cross_entropy(lm_head(states_BLD[:, :-1][learned]).float(), labels_BL[:, 1:][learned])
+
+
+def bce_loss(logits_NHW: Float[Tensor, "N H W"], targets_NHW: Float[Tensor, "N H W"]) -> Float[Tensor, ""]:
+    """Binary cross entropy, averaged over the pixels of a mask and then over masks; 0 for no masks."""
+    per_pixel = binary_cross_entropy_with_logits(logits_NHW.float(), targets_NHW, reduction="none")
+    return per_pixel.flatten(1).mean(dim=1).sum() / (len(logits_NHW) + 1e-8)
+
+
+def dice_loss(
+    logits_NHW: Float[Tensor, "N H W"], targets_NHW: Float[Tensor, "N H W"], scale: float = 1000, epsilon: float = 1e-6
+) -> Float[Tensor, ""]:
+    """One minus the dice coefficient, averaged over masks; 0 for no masks. Sums are scaled down as the original does."""
+    probabilities = logits_NHW.float().sigmoid().flatten(1)
+    targets = targets_NHW.flatten(1)
+    overlap = 2 * (probabilities / scale * targets).sum(dim=1)
+    total = (probabilities / scale).sum(dim=1) + (targets / scale).sum(dim=1)
+    return (1 - (overlap + epsilon) / (total + epsilon)).sum() / (len(logits_NHW) + 1e-8)
+
+
+def predicted_iou_loss(
+    predicted_N: Float[Tensor, " N"], logits_NHW: Float[Tensor, "N H W"], targets_NHW: Float[Tensor, "N H W"]
+) -> Float[Tensor, ""]:
+    """Squared error of SAM's predicted IoU against the IoU of its mask; the original leaves this head as it was."""
+    with torch.no_grad():
+        masks, targets = (logits_NHW > 0).flatten(1), (targets_NHW > 0.5).flatten(1)
+        iou = (masks & targets).sum(dim=1) / (masks | targets).sum(dim=1).clamp(min=1)
+    return (predicted_N.float() - iou).square().sum() / (len(iou) + 1e-8)
