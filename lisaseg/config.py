@@ -49,3 +49,23 @@ class GenerateOptions:
 def _at_least(value: int, least: int, flag: str) -> None:
     if value < least:
         raise ValueError(f"{flag} must be at least {least}, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """What `lisaseg evaluate nano` asks."""
+
+    scenes: int = 300
+    """New scenes, each asked about every thing in it, one need and one absent thing."""
+    concepts: tuple[str, ...] = FIRST_WORLD
+    """Things the model has learned."""
+    sprites_per_concept: int = 6
+    """Cut-outs of each that it has seen."""
+    batch_size: int = 16
+    """Questions answered together."""
+    examples: int = 0
+    """Overlays to keep of each set, the first ones."""
+
+    def __post_init__(self) -> None:
+        _at_least(self.scenes, 1, "--scenes")
+        _at_least(self.batch_size, 1, "--batch-size")

@@ -1,8 +1,9 @@
 """The one obvious call: a picture and what a person means by words, to words and a mask for each thing meant."""
 
+import os
 from collections.abc import Iterable, Sequence
 
-from lisaseg.config import GenerateOptions, ImageLimits, LoadOptions
+from lisaseg.config import Dtype, GenerateOptions, ImageLimits, LoadOptions
 from lisaseg.errors import InstructionError
 from lisaseg.images.read import ImageSource, read
 from lisaseg.language.wording import phrases, strip_seg
@@ -28,7 +29,7 @@ class Segmenter:
         model: str = "nano",
         *,
         device: str | None = None,
-        dtype: str | None = None,
+        dtype: Dtype | None = None,
         limits: ImageLimits | None = None,
     ) -> "Segmenter":
         """Loads a model.
@@ -137,14 +138,14 @@ class Segmenter:
         )
 
 
-def _key(source: ImageSource) -> object:
+def _key(source: ImageSource) -> str | int:
     """Equal for the same picture given twice: paths by their text, everything else by identity."""
-    return str(source) if not hasattr(source, "read") and hasattr(source, "__fspath__") or isinstance(source, str) else id(source)
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else id(source)
 
 
 def _name(source: ImageSource) -> str:
     """The file's name where there is one."""
-    if isinstance(source, str) or hasattr(source, "__fspath__"):
-        return str(source)
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
     name = getattr(source, "filename", None) or getattr(source, "name", None)
-    return str(name) if isinstance(name, str) and name else "image"
+    return name if isinstance(name, str) and name else "image"

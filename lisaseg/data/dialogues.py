@@ -69,7 +69,9 @@ class Narrator:
         fitting = [
             group
             for group in self.vocabulary.sets
-            if present & group.members and not present & group.maybe and all(map(self.scene.knows_absent, group.members))
+            if present & group.members
+            and not present & group.maybe
+            and all(map(self.scene.knows_absent, group.members))
         ]
         if not fitting or not self.scene.is_composed:
             return None
@@ -120,7 +122,9 @@ class Narrator:
         concept = pick(missing, self.rng)
         if self.rng.random() < 0.7:
             record = self.vocabulary.concepts[concept]
-            answers = [text for text in self.vocabulary.templates["answer_absent"] if record in self._spoken(text, record)]
+            answers = [
+                text for text in self.vocabulary.templates["answer_absent"] if record in self._spoken(text, record)
+            ]
             question = self._request(concept, 1)
             return Told(question=question, answer=fill(pick(answers, self.rng), name=self._called(concept, plain=True)))
         queries = [
@@ -200,9 +204,7 @@ class Narrator:
 
     def _things_of(self, concept: str) -> Mask:
         return tuple(
-            index
-            for index, thing in enumerate(self.scene.things)
-            if self.vocabulary.covers(concept, thing.concept)
+            index for index, thing in enumerate(self.scene.things) if self.vocabulary.covers(concept, thing.concept)
         )
 
     def _template(self, kind: str) -> str:

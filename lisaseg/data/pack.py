@@ -87,9 +87,7 @@ class Pack:
     photos: tuple[Photo, ...] = ()
 
 
-def load_pack(
-    folder: Path, concepts: Collection[str], *, split: str, sprites_per_concept: int | None = None
-) -> Pack:
+def load_pack(folder: Path, concepts: Collection[str], *, split: str, sprites_per_concept: int | None = None) -> Pack:
     """One split of the pack, narrowed to some concepts.
 
     Args:

@@ -100,9 +100,7 @@ def compose(pack: Pack, options: SceneOptions, rng: np.random.Generator) -> Scen
         corner = _place(alpha.shape, (height, width), rng)
         placed = _put(alpha, corner, (height, width))
         masks = [thing.mask & ~(placed > 127) for thing in things]
-        hidden = any(
-            mask.sum() < options.min_visible * area for mask, area in zip(masks, full_areas, strict=True)
-        )
+        hidden = any(mask.sum() < options.min_visible * area for mask, area in zip(masks, full_areas, strict=True))
         if hidden or not (placed > 127).any():
             continue
         canvas = _paste(canvas, _put(rgb, corner, (height, width)), placed, rng)

@@ -26,9 +26,7 @@ def overlap(predicted: Bool[np.ndarray, "H W"], truth: UInt8[np.ndarray, "H W"])
     """Compares a mask with ground truth of 0, 1 and 255; pixels of 255 are left out of both."""
     counted = truth != IGNORE
     target = truth == 1
-    return Overlap(
-        intersection=int((predicted & target).sum()), union=int(((predicted | target) & counted).sum())
-    )
+    return Overlap(intersection=int((predicted & target).sum()), union=int(((predicted | target) & counted).sum()))
 
 
 def giou(overlaps: list[Overlap]) -> float:

@@ -1,7 +1,7 @@
 """Hop three: from inputs to words and mask logits, for a whole batch at once."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -34,7 +34,7 @@ class Stopwatch:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Generator[None]:
         """Adds the time of a block to a stage."""
         started = time.perf_counter()
         yield
@@ -79,7 +79,7 @@ def _decode(
     tokens: list[list[int]] = [[] for _ in rows]
     states: list[list[Tensor]] = [[] for _ in rows]
     ended: set[int] = set()
-    room = lisa.config.vlm_config.text_config.max_position_embeddings - embeddings_BLD.shape[1]
+    room = lisa.config.text.max_position_embeddings - embeddings_BLD.shape[1]
     steps = decode_steps(lisa, embeddings_BLD, inputs.attention_mask_BL, min(max_new_tokens, room))
     for stage in _first_then_rest("prefill", "decode"):
         with watch.stage(stage):

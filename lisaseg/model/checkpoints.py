@@ -7,6 +7,7 @@ A folder holds `config.json` (`model_type: lisaseg`), safetensors weights, `toke
 import json
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -66,10 +67,10 @@ def load_model(name: str, options: LoadOptions) -> tuple[Lisa, Processor]:
     folder = find_model(name)
     config = _read_config(folder)
     processor = Processor.load(folder, config)
-    if len(processor.tokenizer) > config.vlm_config.text_config.vocab_size:
+    if len(processor.tokenizer) > config.text.vocab_size:
         raise CheckpointError(
             f"tokenizer and weights in {folder} do not belong together: {len(processor.tokenizer)} tokens, "
-            f"{config.vlm_config.text_config.vocab_size} embeddings"
+            f"{config.text.vocab_size} embeddings"
         )
     return _read_weights(folder, config, dtype).to(device).eval(), processor
 
@@ -92,12 +93,13 @@ def _read_config(folder: Path) -> LisaConfig:
 
 def _read_weights(folder: Path, config: LisaConfig, dtype: torch.dtype) -> Lisa:
     try:
-        lisa, report = Lisa.from_pretrained(
+        loaded: Any = Lisa.from_pretrained(
             folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"cannot read the weights in {folder}: {reason}") from error
+    lisa, report = loaded
     for trouble in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(trouble):
             names = sorted(map(str, report[trouble]))

@@ -1,6 +1,9 @@
 """The shape of a LISA network, saved beside its weights: a vision-language model, a segmenter, and how they speak."""
 
-from transformers import LlavaConfig, PreTrainedConfig, SamConfig
+from typing import Any, ClassVar, cast
+
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, PreTrainedConfig, SamConfig
+from transformers.models.sam.configuration_sam import SamPromptEncoderConfig, SamVisionConfig
 
 
 class LisaConfig(PreTrainedConfig):
@@ -15,21 +18,31 @@ class LisaConfig(PreTrainedConfig):
     """
 
     model_type = "lisaseg"
-    sub_configs_defaults = {"vlm_config": LlavaConfig, "segmenter_config": SamConfig}
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {"vlm_config": LlavaConfig, "segmenter_config": SamConfig}
 
-    vlm_config: dict | PreTrainedConfig | None = None
-    segmenter_config: dict | PreTrainedConfig | None = None
+    vlm_config: LlavaConfig
+    segmenter_config: SamConfig
     template: str = "llava_v1"
     max_prompt_tokens: int = 1536
     model_name: str = "lisa"
 
     @property
+    def text(self) -> LlamaConfig:
+        """The language model's part."""
+        return cast(LlamaConfig, self.vlm_config.text_config)
+
+    @property
     def num_image_tokens(self) -> int:
         """Token positions that one picture takes in a prompt."""
-        vision = self.vlm_config.vision_config
-        return (vision.image_size // vision.patch_size) ** 2
+        vision = cast(CLIPVisionConfig, self.vlm_config.vision_config)
+        return (cast(int, vision.image_size) // cast(int, vision.patch_size)) ** 2
+
+    @property
+    def segmenter_side(self) -> int:
+        """Side of the segmenter's square input in pixels."""
+        return cast(int, cast(SamVisionConfig, self.segmenter_config.vision_config).image_size)
 
     @property
     def prompt_width(self) -> int:
         """Width of the segmenter's prompt embeddings."""
-        return self.segmenter_config.prompt_encoder_config.hidden_size
+        return cast(SamPromptEncoderConfig, self.segmenter_config.prompt_encoder_config).hidden_size

@@ -26,13 +26,12 @@ def decode_steps(
 
     The caller stops iterating when every row has ended.
     """
-    cache = DynamicCache(config=lisa.config.vlm_config.text_config)
+    cache = DynamicCache(config=lisa.config.text)
     mask = attention_mask_BL
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     inputs = embeddings_BLD
     for _ in range(max_new_tokens):
-        output = lisa.read(inputs, mask, positions, past_key_values=cache, use_cache=True)
-        states_BD = output.last_hidden_state[:, -1]
+        states_BD = lisa.read(inputs, mask, positions, past_key_values=cache, use_cache=True)[:, -1]
         tokens_B = lisa.vlm.lm_head(states_BD).argmax(dim=-1)
         yield Step(tokens_B=tokens_B, states_BD=states_BD)
         inputs = lisa.vlm.get_input_embeddings()(tokens_B[:, None])

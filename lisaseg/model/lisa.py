@@ -5,6 +5,7 @@ the language model, N masks, C channels, H W height and width.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -37,7 +38,7 @@ class Lisa(PreTrainedModel):
         super().__init__(config)
         self.vlm = LlavaForConditionalGeneration(config.vlm_config)
         self.segmenter = SamModel(config.segmenter_config)
-        width = config.vlm_config.text_config.hidden_size
+        width = config.text.hidden_size
         self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.prompt_width))
         self.post_init()
 
@@ -71,12 +72,12 @@ class Lisa(PreTrainedModel):
         embeddings_BLD: Float[Tensor, "B L D"],
         attention_mask: Int[Tensor, "B S"],
         position_ids: Int[Tensor, "B L"] | None = None,
-        **kwargs,
-    ):
-        """Runs the language model over embeddings; `last_hidden_state` (B L D) is after the final norm."""
+        **kwargs: Any,
+    ) -> Float[Tensor, "B L D"]:
+        """Last hidden states, after the final norm, of the language model; `kwargs` may hold a cache, which grows."""
         return self.vlm.model.language_model(
             inputs_embeds=embeddings_BLD, attention_mask=attention_mask, position_ids=position_ids, **kwargs
-        )
+        ).last_hidden_state
 
     def draw(
         self,

@@ -65,7 +65,7 @@ class Processor:
         self.tokenizer = tokenizer
         self.vlm_images = vlm_images
         self.template = get_template(config.template)
-        side = self.segmenter_side = config.segmenter_config.vision_config.image_size
+        side = self.segmenter_side = config.segmenter_side
         self.segmenter_images = SamImageProcessorPil(
             size={"longest_edge": side}, pad_size={"height": side, "width": side}
         )
@@ -84,9 +84,7 @@ class Processor:
         self.tokenizer.save(folder)
         self.vlm_images.save_pretrained(folder)
 
-    def __call__(
-        self, images: Sequence[UInt8[np.ndarray, "H W 3"]], rows: Sequence[tuple[int, Dialogue]]
-    ) -> Inputs:
+    def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]], rows: Sequence[tuple[int, Dialogue]]) -> Inputs:
         """Inputs for rows of (index of the picture, dialogue).
 
         Raises:
@@ -124,14 +122,14 @@ class Processor:
 
     def pixels(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> Pixels:
         """What both encoders read of some pictures."""
-        layout = {"input_data_format": "channels_last", "return_tensors": "pt"}
-        vlm = self.vlm_images(list(images), **layout)
-        segmenter = self.segmenter_images([_thick(image, self.segmenter_side) for image in images], **layout)
+        vlm = self.vlm_images(list(images), input_data_format="channels_last", return_tensors="pt")
+        thick = [_thick(image, self.segmenter_side) for image in images]
+        segmenter = self.segmenter_images(thick, input_data_format="channels_last", return_tensors="pt")
         return Pixels(
             vlm=vlm["pixel_values"].float(),
             segmenter=segmenter["pixel_values"].float(),
             sizes=tuple(
-                ImageSize(original=image.shape[:2], resized=tuple(map(int, resized)))
+                ImageSize(original=(image.shape[0], image.shape[1]), resized=(int(resized[0]), int(resized[1])))
                 for image, resized in zip(images, segmenter["reshaped_input_sizes"], strict=True)
             ),
         )
@@ -141,9 +139,7 @@ class Processor:
         side = self.segmenter_side
         height, width = size.resized
         square = interpolate(logits_Nhw[:, None].float(), (side, side), mode="bilinear", align_corners=False)
-        return interpolate(
-            square[..., :height, :width], size.original, mode="bilinear", align_corners=False
-        )[:, 0]
+        return interpolate(square[..., :height, :width], size.original, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _thick(image: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "H W 3"]:

@@ -29,7 +29,7 @@ def bce_loss(logits_NHW: Float[Tensor, "N H W"], targets_NHW: Float[Tensor, "N H
 def dice_loss(
     logits_NHW: Float[Tensor, "N H W"], targets_NHW: Float[Tensor, "N H W"], scale: float = 1000, epsilon: float = 1e-6
 ) -> Float[Tensor, ""]:
-    """One minus the dice coefficient, averaged over masks; 0 for no masks. Sums are scaled down as the original does."""
+    """One minus the dice coefficient, averaged over masks; 0 for none. Sums are scaled as in the original."""
     probabilities = logits_NHW.float().sigmoid().flatten(1)
     targets = targets_NHW.flatten(1)
     overlap = 2 * (probabilities / scale * targets).sum(dim=1)

@@ -5,11 +5,11 @@ model to say `[SEG]` and the mask decoder to draw.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -134,9 +134,7 @@ def collate(lessons: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Tens
         "attention_mask": (torch.arange(length) < lengths[:, None]).long(),
         "picture_of_row": torch.tensor(rows, dtype=torch.long),
         "masks": torch.cat(masks) if masks else torch.zeros(0, 1, 1),
-        **{
-            key: torch.cat([lesson[key] for lesson in lessons]) for key in ("vlm_pixels", "segmenter_pixels")
-        },
+        **{key: torch.cat([lesson[key] for lesson in lessons]) for key in ("vlm_pixels", "segmenter_pixels")},
         **{
             key: torch.from_numpy(np.stack([lesson[key] for lesson in lessons]))
             for key in ("concepts_segmenter", "concepts_vlm")
@@ -147,12 +145,16 @@ def collate(lessons: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Tens
 class NanoLearner(nn.Module):
     """Lisa with its losses, and the two heads that name what each patch shows; the heads are not kept."""
 
+    # SAM holds its positions under two names, and a safetensors file holds each tensor once.
+    _keys_to_ignore_on_save = ("lisa.segmenter.prompt_encoder.shared_embedding.positional_embedding",)
+
     def __init__(self, lisa: Lisa, seg_id: int, num_concepts: int):
         super().__init__()
         self.lisa = lisa
         self.seg_id = seg_id
         self.segmenter_head = nn.Linear(lisa.config.prompt_width, num_concepts + 1)
-        self.vlm_head = nn.Linear(lisa.config.vlm_config.text_config.hidden_size, num_concepts + 1)
+        self.vlm_head = nn.Linear(lisa.config.text.hidden_size, num_concepts + 1)
+        self.register_state_dict_post_hook(_drop_tied)
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         """Losses of a batch of `collate`; `loss` is what is minimised, the others are for the log."""
@@ -169,14 +171,15 @@ class NanoLearner(nn.Module):
             losses |= words
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 
+    def tie_weights(self) -> None:
+        """The trainer asks for this where a checkpoint holds one of two names: they are one tensor already."""
+
     def _dialogue_losses(self, batch: Mapping[str, Tensor], pictures: Pictures) -> dict[str, Tensor]:
         ids, labels = batch["ids"], batch["labels"]
         embeddings = self.lisa.embed(ids, pictures.vlm_IPD, batch["picture_of_row"])
-        states_BLD = self.lisa.read(embeddings, batch["attention_mask"], use_cache=False).last_hidden_state
+        states_BLD = self.lisa.read(embeddings, batch["attention_mask"], use_cache=False)
         states_ND, rows_N, _ = states_before(states_BLD, ids, self.seg_id)
-        logits, predicted_iou = self.lisa.draw(
-            states_ND, pictures.segmenter_ICHW, batch["picture_of_row"][rows_N]
-        )
+        logits, predicted_iou = self.lisa.draw(states_ND, pictures.segmenter_ICHW, batch["picture_of_row"][rows_N])
         masks = batch["masks"]
         return {
             "answer": answer_loss(self.lisa.vlm.lm_head, states_BLD, labels),
@@ -184,6 +187,11 @@ class NanoLearner(nn.Module):
             "dice": dice_loss(logits, masks),
             "iou": predicted_iou_loss(predicted_iou, logits, masks),
         }
+
+
+def _drop_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
+    for name in NanoLearner._keys_to_ignore_on_save:
+        state.pop(prefix + name, None)
 
 
 def _patch_loss(logits_IPK: Float[Tensor, "I P K"], shares_IKhw: Float[Tensor, "I K h w"]) -> Float[Tensor, ""]:
@@ -197,15 +205,21 @@ class NanoTrainer(Trainer):
     """Takes the lessons in order, so that a resumed run sees exactly what is left, and logs each loss by name."""
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset or self.train_dataset)
+        return SequentialSampler(cast(Sized, self.train_dataset))
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, **kwargs):
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
         """The learner's own loss; its parts go to the log with the next line."""
         outputs = model(**inputs)
         self._parts = {name: float(value) for name, value in outputs.items() if name != "loss"}
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
-    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the parts of the last loss."""
         super().log({**logs, **(self._parts if "loss" in logs else {})}, *args, **kwargs)
 

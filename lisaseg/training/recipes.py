@@ -69,7 +69,12 @@ def nano_config(vocabulary_size: int) -> LisaConfig:
         pad_token_id=0,
     )
     vision = CLIPVisionConfig(
-        hidden_size=192, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4, image_size=112, patch_size=16
+        hidden_size=192,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=112,
+        patch_size=16,
     )
     segmenter = SamConfig(
         vision_config=dict(
