@@ -1,10 +1,21 @@
 """Options as frozen values, checked when made; the command line builds the same values from its flags."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 """Precisions a model can run in."""
+BUNDLED = ("nano",)
+"""Models inside the package, by name."""
+FIRST_WORLD = tuple(
+    (
+        "dog cat horse cow sheep elephant zebra giraffe bear bird fish butterfly penguin "
+        "car bus truck train airplane bicycle boat chair couch bed lamp clock cup bottle book laptop umbrella sink "
+        "apple banana orange pizza cake flower tree hat"
+    ).split()
+)
+"""The concepts that nano's first edition learns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +57,58 @@ class GenerateOptions:
         _at_least(self.max_new_tokens, 1, "--max-new-tokens")
 
 
-def _at_least(value: int, least: int, flag: str) -> None:
-    if value < least:
-        raise ValueError(f"{flag} must be at least {least}, got {value}")
+@dataclass(frozen=True, kw_only=True)
+class NanoRecipe:
+    """How nano is trained from nothing. Every field is a flag of `lisaseg train nano`."""
+
+    concepts: tuple[str, ...] = FIRST_WORLD
+    """Names of the things it learns."""
+    sprites_per_concept: int = 2
+    """Cut-outs of each that it sees."""
+    scenes: int = 70_000
+    """Scenes to learn from, each made once."""
+    look_scenes: int = 30_000
+    """How many of them, the first ones, only teach the image encoders (no dialogue yet)."""
+    photo_share: float = 0.15
+    """Share of photographs among the later scenes."""
+    turns: int = 4
+    """Turns of dialogue over each scene."""
+    batch_size: int = 16
+    """Scenes per step."""
+    learning_rate: float = 1e-3
+    """Peak of AdamW's learning rate, after a warm-up of 200 steps, then along a cosine to 0."""
+    seed: int = 0
+    """Decides every scene and every initial weight."""
+
+    def __post_init__(self) -> None:
+        if self.look_scenes > self.scenes:
+            raise ValueError(f"--look-scenes {self.look_scenes} is more than --scenes {self.scenes}")
+        if not 0 <= self.photo_share <= 1:
+            raise ValueError(f"--photo-share must be between 0 and 1, got {self.photo_share}")
+        for name in ("scenes", "sprites_per_concept", "turns", "batch_size"):
+            _at_least(getattr(self, name), 1, f"--{name.replace('_', '-')}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where and how a training runs; nothing here changes what is learned but rounding."""
+
+    out: Path
+    """Folder of the run: `checkpoints/`, TensorBoard's `logs/`, and at the end `model/`."""
+    pack: Path | None = None
+    """The training pack's folder; by default the one that the variable LISASEG_NANO_PACK names."""
+    device: str | None = None
+    """`cpu`, or by default the GPU where there is one."""
+    bf16: bool = False
+    """Mixed precision in bfloat16."""
+    workers: int = 1
+    """Processes that make scenes ahead."""
+    save_steps: int = 250
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        _at_least(self.workers, 0, "--workers")
+        _at_least(self.save_steps, 1, "--save-steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +119,7 @@ class EvaluateOptions:
     """New scenes, each asked about every thing in it, one need and one absent thing."""
     concepts: tuple[str, ...] = FIRST_WORLD
     """Things the model has learned."""
-    sprites_per_concept: int = 6
+    sprites_per_concept: int = NanoRecipe.sprites_per_concept
     """Cut-outs of each that it has seen."""
     batch_size: int = 16
     """Questions answered together."""
@@ -69,3 +129,8 @@ class EvaluateOptions:
     def __post_init__(self) -> None:
         _at_least(self.scenes, 1, "--scenes")
         _at_least(self.batch_size, 1, "--batch-size")
+
+
+def _at_least(value: int, least: int, flag: str) -> None:
+    if value < least:
+        raise ValueError(f"{flag} must be at least {least}, got {value}")

@@ -1,14 +1,18 @@
 """Writing results: a file is either whole or not there."""
 
+import contextlib
+import errno
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from lisaseg.errors import OutputError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and its parents.
+    """Makes a folder and its parents; one that is there already is fine.
 
     Raises:
         OutputError: it cannot be made.
@@ -16,27 +20,32 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {path}: {error.strerror}; choose another with --out") from error
+        raise OutputError(f"cannot make the folder {path}: {_reason(error)}") from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file by way of a temporary one beside it, so that nothing half-written is ever seen.
+    """Writes a file by way of a temporary one beside it, so that nothing half-written is ever seen, Ctrl-C or not.
 
     Raises:
-        OutputError: the folder is missing or not writable, the disk is full, ...
+        OutputError: the folder is missing or not writable, the disk is full, ...; what was at the path before stays.
     """
-    temporary = None
+    temporary = path.with_name(f".lisaseg-{secrets.token_hex(8)}")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
+        temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from error
+        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # after a success it is gone already
+            temporary.unlink()
+
+
+def _reason(error: OSError) -> str:
+    """What happened, in the system's words, and what to do."""
+    what = error.strerror or str(error)
+    if error.errno in _FULL:
+        return f"{what}; free some space or choose another folder with --out"
+    return f"{what}; choose another folder with --out"

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Sequence
 
 from lisaseg.config import Dtype, GenerateOptions, ImageLimits, LoadOptions
-from lisaseg.errors import InstructionError
 from lisaseg.images.read import ImageSource, read
 from lisaseg.language.wording import phrases, strip_seg
 from lisaseg.model.answer import Reply, Stopwatch, answer
@@ -93,9 +92,6 @@ class Segmenter:
 
     def _answer_batch(self, pairs: Sequence[tuple[ImageSource, str]], options: GenerateOptions) -> list[Answer]:
         watch = Stopwatch(device=self.lisa.device)
-        for _, instruction in pairs:
-            if not isinstance(instruction, str):
-                raise InstructionError(f"an instruction is text, got {type(instruction).__name__}")
         with watch.stage("read"):
             keys = [_key(source) for source, _ in pairs]
             distinct = dict(zip(keys, (source for source, _ in pairs), strict=True))

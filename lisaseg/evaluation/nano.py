@@ -3,9 +3,13 @@
 The model answers freely; all masks it draws to one question are taken together.
 """
 
+import io
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +21,8 @@ from lisaseg.data.pack import Pack, load_pack
 from lisaseg.data.scenes import Scene, SceneOptions, compose, from_photo
 from lisaseg.data.vocabulary import load_vocabulary
 from lisaseg.evaluation.metrics import IGNORE, ciou, giou, overlap
+from lisaseg.files import make_folder, write_atomic
+from lisaseg.images.sheet import contact_sheet
 from lisaseg.segmenter import Segmenter
 from lisaseg.values import Answer
 
@@ -28,12 +34,11 @@ BASELINE_SIDE = 96
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Question:
-    """One question, the pixels that answer it (0, 1, 255 = ignore), and whether there is anything to find."""
+    """One question and the pixels that answer it: 0, 1, and 255 for those that do not count."""
 
     image: UInt8[np.ndarray, "H W 3"]
     text: str
     truth: UInt8[np.ndarray, "H W"]
-    is_absent: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +56,38 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
-    """All rows, and the examples that were asked for."""
+    """All rows, and the first answers of each set."""
 
     model: str
     scores: tuple[Score, ...]
-    examples: tuple[Answer, ...] = field(default=())
+    examples: tuple[Answer, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"model": self.model, "scores": [asdict(score) for score in self.scores]}
 
 
-def evaluate_nano(segmenter: Segmenter, folder: Path, options: EvaluateOptions, progress: Callable = iter) -> Report:
+def save_report(report: Report, folder: Path) -> None:
+    """Writes `report.json`, and `examples.jpg` where there are examples.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    make_folder(folder)
+    write_atomic(folder / "report.json", json.dumps(report.to_dict(), indent=2).encode())
+    if report.examples:
+        captions = [(answer.overlay(), f"{answer.instruction} - {answer.text}") for answer in report.examples]
+        buffer = io.BytesIO()
+        contact_sheet(captions).save(buffer, "JPEG", quality=90)
+        write_atomic(folder / "examples.jpg", buffer.getvalue())
+
+
+def evaluate_nano(
+    segmenter: Segmenter,
+    folder: Path,
+    options: EvaluateOptions,
+    progress: Callable[[Sequence[Question], str], Iterator[Question]] = lambda questions, _: iter(questions),
+) -> Report:
     """Asks a model about seeded scenes and photographs of the training pack.
 
     Args:
@@ -78,13 +107,12 @@ def evaluate_nano(segmenter: Segmenter, folder: Path, options: EvaluateOptions, 
         "needs (reasoning), known wordings": _reasoning(scenes, known),
         "absent things": _absent(scenes, known),
     }
-    asked = {name: list(questions) for name, questions in sets.items()}
-    answers = iter(_ask(segmenter, progress([q for questions in asked.values() for q in questions]), options))
     scores, examples = [], []
-    for name, questions in asked.items():
-        answered = [next(answers) for _ in questions]
-        scores.append(score(name, questions, answered))
-        examples += answered[: options.examples]
+    for name, made in sets.items():
+        questions = list(made)
+        answers = list(_ask(segmenter, progress(questions, name), options.batch_size))
+        scores.append(score(name, questions, answers))
+        examples += answers[: options.examples]
     return Report(model=segmenter.lisa.config.model_name, scores=tuple(scores), examples=tuple(examples))
 
 
@@ -113,26 +141,15 @@ def best_constant_giou(truths: Sequence[UInt8[np.ndarray, "H W"]]) -> float:
 
 
 def _union(answer: Answer) -> Bool[np.ndarray, "H W"]:
+    """All that was drawn; nothing where nothing was."""
     empty = np.zeros(answer.image.shape[:2], bool)
-    return (
-        np.logical_or.reduce([segment.mask for segment in answer.segments], initial=empty) if answer.segments else empty
-    )
+    return np.logical_or.reduce([empty, *(segment.mask for segment in answer.segments)])
 
 
-def _ask(segmenter: Segmenter, questions: Iterator[Question], options: EvaluateOptions) -> Iterator[Answer]:
-    batch: list[Question] = []
-    for question in questions:
-        batch.append(question)
-        if len(batch) == options.batch_size:
-            yield from _answered(segmenter, batch)
-            batch = []
-    if batch:
-        yield from _answered(segmenter, batch)
-
-
-def _answered(segmenter: Segmenter, batch: Sequence[Question]) -> list[Answer]:
-    pairs = [(question.image, question.text) for question in batch]
-    return segmenter.segment_batch(pairs, batch_size=len(batch), max_new_tokens=64)
+def _ask(segmenter: Segmenter, questions: Iterator[Question], batch_size: int) -> Iterator[Answer]:
+    while batch := list(islice(questions, batch_size)):
+        pairs = [(question.image, question.text) for question in batch]
+        yield from segmenter.segment_batch(pairs, batch_size=batch_size, max_new_tokens=64)
 
 
 def _scenes(pack: Pack, number: int) -> Iterator[Scene]:
@@ -149,7 +166,7 @@ def _question(scene: Scene, told: Told) -> Question:
     for mask in told.masks:
         truth[scene.union(mask)] = 1
     truth[scene.ignore] = IGNORE
-    return Question(image=scene.image, text=told.question, truth=truth, is_absent=not told.masks)
+    return Question(image=scene.image, text=told.question, truth=truth)
 
 
 def _naming(scenes: Iterator[Scene] | Sequence[Scene], known: Sequence[str]) -> Iterator[Question]:

@@ -14,16 +14,13 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import SafetensorError
 
-from lisaseg.config import LoadOptions
+from lisaseg.config import BUNDLED, LoadOptions
 from lisaseg.errors import CheckpointError
 from lisaseg.files import make_folder
 from lisaseg.model.configuration import LisaConfig
 from lisaseg.model.devices import choose_device
 from lisaseg.model.lisa import Lisa
 from lisaseg.model.processor import Processor
-
-BUNDLED = ("nano",)
-"""Models inside the package, by name."""
 
 
 def find_model(name: str) -> Path:

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from transformers import CLIPImageProcessorPil, SamImageProcessorPil
 
 from lisaseg.errors import CheckpointError, InstructionError
-from lisaseg.language.prompts import get_template, render
+from lisaseg.language.prompts import IMAGE_MARKER, get_template, render
 from lisaseg.language.tokenizer import IMAGE_ID, Tokenizer
 from lisaseg.model.configuration import LisaConfig
 
@@ -110,7 +110,9 @@ class Processor:
         question, answer = dialogue[-1]
         if answer is None and not question.strip():
             raise InstructionError("the instruction is empty; say what to segment, such as 'Segment the dog.'")
-        ids = self.tokenizer.encode_with_image(render(self.template, dialogue))
+        # a person who writes "<image>" means the word: the picture has its own place
+        turns = [(question.replace(IMAGE_MARKER, "image"), answer) for question, answer in dialogue]
+        ids = self.tokenizer.encode_with_image(render(self.template, turns))
         place = ids.index(IMAGE_ID)
         ids[place : place + 1] = [IMAGE_ID] * self.config.num_image_tokens
         if answer is None and len(ids) > self.config.max_prompt_tokens:

@@ -20,17 +20,19 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from lisaseg.config import LoadOptions, NanoRecipe, RunOptions
 from lisaseg.data.dialogues import Narrator, Told, write_dialogue
-from lisaseg.data.pack import Pack, load_pack
+from lisaseg.data.pack import Pack, find_pack, load_pack
 from lisaseg.data.scenes import Scene, SceneOptions, compose, from_photo, pick
 from lisaseg.data.vocabulary import Vocabulary, load_vocabulary
 from lisaseg.errors import DataError
 from lisaseg.model.checkpoints import save_model
 from lisaseg.model.configuration import LisaConfig
+from lisaseg.model.devices import choose_device
 from lisaseg.model.lisa import Lisa, Pictures, states_before
 from lisaseg.model.processor import Processor
 from lisaseg.training.losses import IGNORE_LABEL, answer_loss, bce_loss, dice_loss, predicted_iou_loss
-from lisaseg.training.recipes import NanoRecipe, nano_config, nano_images, train_tokenizer
+from lisaseg.training.recipes import nano_config, nano_images, train_tokenizer
 
 STRANGER_SHARE = 0.4
 """How often a thing that is asked for in vain is one that nano does not know at all."""
@@ -224,35 +226,19 @@ class NanoTrainer(Trainer):
         super().log({**logs, **(self._parts if "loss" in logs else {})}, *args, **kwargs)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Where and how a training runs; nothing here changes what is learned but rounding."""
-
-    out: Path
-    """Folder of the run: `checkpoints/`, TensorBoard's `logs/`, and at the end `model/`."""
-    pack: Path
-    """The training pack."""
-    device: str | None = None
-    """`cpu` or `cuda`; by default the GPU where there is one."""
-    bf16: bool = False
-    """Mixed precision in bfloat16."""
-    workers: int = 1
-    """Processes that make scenes ahead."""
-    save_steps: int = 250
-    """Steps between checkpoints."""
-
-
 def train_nano(recipe: NanoRecipe, run: RunOptions) -> Path:
     """Trains, or goes on where an interrupted run of the same folder stopped; returns the folder of the model.
 
     Raises:
         DataError: the pack is missing or has none of a concept.
+        DeviceError: the device is not to be had.
     """
     vocabulary = load_vocabulary()
-    pack = load_pack(run.pack, recipe.concepts, split="train", sprites_per_concept=recipe.sprites_per_concept)
+    source = find_pack(run.pack)
+    pack = load_pack(source, recipe.concepts, split="train", sprites_per_concept=recipe.sprites_per_concept)
     lacking = sorted(set(recipe.concepts) - set(pack.sprites))
     if lacking:
-        raise DataError(f"the pack at {run.pack} has no training sprite of: {', '.join(lacking)}")
+        raise DataError(f"the pack at {source} has no training sprite of: {', '.join(lacking)}")
     torch.manual_seed(recipe.seed)
     tokenizer = train_tokenizer(vocabulary)
     config = nano_config(len(tokenizer))
@@ -291,7 +277,7 @@ def _arguments(recipe: NanoRecipe, run: RunOptions) -> TrainingArguments:
         adam_beta2=0.98,
         max_grad_norm=1.0,
         bf16=run.bf16,
-        use_cpu=run.device == "cpu",
+        use_cpu=choose_device(LoadOptions(device=run.device))[0].type == "cpu",
         dataloader_num_workers=run.workers,
         dataloader_prefetch_factor=4 if run.workers else None,
         remove_unused_columns=False,

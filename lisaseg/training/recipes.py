@@ -1,7 +1,6 @@
-"""Recipes as Python values: what a network looks like, what it sees and for how long it learns."""
+"""What a model trained from nothing is made of: its network, how it sees pictures, and its tokenizer."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from io import BytesIO
 
 import sentencepiece
@@ -11,48 +10,6 @@ from lisaseg.data.vocabulary import Vocabulary
 from lisaseg.language.prompts import IMAGE_END, IMAGE_START, SEG_TOKEN
 from lisaseg.language.tokenizer import Tokenizer
 from lisaseg.model.configuration import LisaConfig
-
-FIRST_WORLD = tuple(
-    (
-        "dog cat horse cow sheep elephant zebra giraffe bear bird fish butterfly penguin "
-        "car bus truck train airplane bicycle boat chair couch bed lamp clock cup bottle book laptop umbrella sink "
-        "apple banana orange pizza cake flower tree hat"
-    ).split()
-)
-"""The concepts that nano's first edition learns."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NanoRecipe:
-    """How nano is trained from nothing. Every field is a flag of `lisaseg train nano`."""
-
-    concepts: tuple[str, ...] = FIRST_WORLD
-    """Names of the things it learns."""
-    sprites_per_concept: int = 6
-    """Cut-outs of each that it sees."""
-    scenes: int = 60_000
-    """Scenes to learn from, each made once."""
-    look_scenes: int = 12_000
-    """How many of them, the first ones, only teach the image encoders (no dialogue yet)."""
-    photo_share: float = 0.15
-    """Share of photographs among the later scenes."""
-    turns: int = 4
-    """Turns of dialogue over each scene."""
-    batch_size: int = 16
-    """Scenes per step."""
-    learning_rate: float = 1e-3
-    """Peak of AdamW's learning rate, after a warm-up of 200 steps, then along a cosine to 0."""
-    seed: int = 0
-    """Decides every scene and every initial weight."""
-
-    def __post_init__(self) -> None:
-        if self.look_scenes > self.scenes:
-            raise ValueError(f"--look-scenes {self.look_scenes} is more than --scenes {self.scenes}")
-        if not 0 <= self.photo_share <= 1:
-            raise ValueError(f"--photo-share must be between 0 and 1, got {self.photo_share}")
-        for name in ("scenes", "sprites_per_concept", "turns", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
 
 
 def nano_config(vocabulary_size: int) -> LisaConfig:

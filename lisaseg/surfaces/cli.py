@@ -1,0 +1,291 @@
+"""The command `lisaseg`: flags become the frozen values of `config`, results go to stdout, everything else to stderr.
+
+Nothing heavy is imported before a command is carried out, so that help answers at once.
+"""
+
+import importlib.metadata
+import importlib.util
+import io
+import json
+import platform
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+
+from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
+from tyro.extras import SubcommandApp
+
+from lisaseg import __version__
+from lisaseg.config import BUNDLED, GenerateOptions, ImageLimits, LoadOptions, NanoRecipe, RunOptions
+from lisaseg.errors import ImageError, LisaError, MissingExtraError
+from lisaseg.surfaces import terminal
+
+if TYPE_CHECKING:
+    from lisaseg.segmenter import Segmenter
+    from lisaseg.values import Answer
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes; usage errors are found while the flags are read, and code 1 is all the rest."""
+DEFAULT_OUT = Path("lisaseg_out")
+"""Where `segment` writes unless told otherwise."""
+
+
+class Command(Protocol):
+    """A subcommand: a frozen dataclass whose fields are its flags."""
+
+    def execute(self) -> int:
+        """Does it, and returns the exit code."""
+        ...
+
+
+app, train = SubcommandApp(), SubcommandApp()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carries out one command line, by default the process's own, and returns its exit code.
+
+    What a user can mend is one line on stderr; a bug of ours keeps its traceback.
+    """
+    terminal.survive_any_text()
+    try:
+        code = _parse(sys.argv[1:] if argv is None else argv).execute()
+        sys.stdout.flush()
+    except SystemExit as end:  # the help was shown, or the usage was wrong
+        return end.code if isinstance(end.code, int) else FAILED
+    except LisaError as error:
+        terminal.complain(str(error))
+        return FAILED
+    except KeyboardInterrupt as interrupt:
+        terminal.complain(str(interrupt) or "results written so far are kept", "interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever reads the output has seen enough
+        terminal.forget_stdout()
+        return FAILED
+    return code
+
+
+def _parse(argv: Sequence[str]) -> Command:
+    """The command of a command line; an option that its dataclass refuses is told in one line, the rest by tyro."""
+    shorthands = {(): ("--help",), ("--version",): ("version",)}
+    told = io.StringIO()
+    try:
+        with redirect_stderr(told):
+            return app.cli(
+                prog="lisaseg",
+                description="Segment what an instruction means: words and a mask for each thing meant.",
+                args=shorthands.get(tuple(argv), tuple(argv)),
+                config=(OmitArgPrefixes, FlagCreatePairsOff, DisallowNone),
+            )
+    except SystemExit as end:
+        refusal = _refusal(end)
+        if refusal is None:
+            sys.stderr.write(told.getvalue())
+        else:
+            terminal.complain(str(refusal))
+        raise
+
+
+def _refusal(error: BaseException | None) -> ValueError | None:
+    """What a `__post_init__` had against an option, where that is what ended the parsing."""
+    while error is not None:
+        frames = traceback.walk_tb(error.__traceback__)
+        if isinstance(error, ValueError) and any(frame.f_code.co_name == "__post_init__" for frame, _ in frames):
+            return error
+        error = error.__context__
+    return None
+
+
+@app.command(name="segment")
+@dataclass(frozen=True, kw_only=True)
+class SegmentCommand:
+    """Answer an instruction about one picture or several, with a mask for each thing meant."""
+
+    words: Annotated[
+        Positional[tuple[str, ...]],
+        arg(
+            metavar="IMAGE [IMAGE ...] INSTRUCTION",
+            help="Pictures, and after them what is meant, in quotes: 'Where can I wash my hands?'",
+            help_behavior_hint="(required)",
+        ),
+    ] = ()
+    model: str = "nano"
+    """`nano` (bundled), a folder, or a Hugging Face hub id."""
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint=f"(default: {DEFAULT_OUT})")] = None
+    """Folder for <stem>_overlay.png, <stem>_mask_<i>.png and <stem>.json; made where it is missing."""
+    json: bool = False
+    """Print one line of JSON for each picture and nothing else; write files only where --out is given."""
+    format: tuple[Literal["png", "rle", "polygon"], ...] = ("png",)
+    """Forms in which masks are saved, to be named after INSTRUCTION: png as files, polygon inside <stem>.json, where
+    run lengths (rle) always are."""
+    batch_size: int = 4
+    """Pictures that are answered together."""
+    load: LoadOptions = field(default_factory=LoadOptions)
+    generate: GenerateOptions = field(default_factory=GenerateOptions)
+    limits: ImageLimits = field(default_factory=ImageLimits)
+
+    def __post_init__(self) -> None:
+        if len(self.words) < 2:
+            given = f"only {self.words[0]!r}" if self.words else "neither"
+            raise ValueError(
+                f"expected IMAGE [IMAGE ...] INSTRUCTION, got {given}; put the instruction last, in quotes"
+            )
+        if _is_file(self.words[-1]):
+            raise ValueError(
+                f"expected an instruction last, got the file {self.words[-1]!r}; put one after the pictures"
+            )
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
+
+    def execute(self) -> int:
+        """Shows and saves each answer as it comes; a picture that cannot be read is told and passed over."""
+        images = self.words[:-1]
+        segmenter = self._load()
+        stems = _distinct_stems(images)
+        failed = 0
+        with terminal.Bar(len(images)) as bar:
+            for stem, outcome in zip(stems, self._answers(segmenter, images), strict=True):
+                with bar.step():
+                    if isinstance(outcome, ImageError):
+                        failed += 1
+                        terminal.complain(str(outcome))
+                    else:
+                        self._deliver(outcome, stem)
+        return FAILED if failed else DONE
+
+    def _load(self) -> "Segmenter":
+        is_here = self.model in BUNDLED or Path(self.model).is_dir()
+        with terminal.waiting(f"Loading {self.model}", is_shown=is_here):  # a download shows bars of its own
+            _quieten_libraries()
+            from lisaseg.segmenter import Segmenter
+
+            return Segmenter.load(self.model, device=self.load.device, dtype=self.load.dtype, limits=self.limits)
+
+    def _answers(self, segmenter: "Segmenter", images: Sequence[str]) -> "Iterator[Answer | ImageError]":
+        """For each picture in order an answer, or why it cannot be read."""
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            try:
+                yield from self._ask(segmenter, batch)
+            except ImageError:  # one of them is bad: each for itself
+                yield from (self._ask_alone(segmenter, image) for image in batch)
+
+    def _ask(self, segmenter: "Segmenter", images: Sequence[str]) -> "list[Answer]":
+        pairs = [(image, self.words[-1]) for image in images]
+        return segmenter.segment_batch(pairs, batch_size=self.batch_size, max_new_tokens=self.generate.max_new_tokens)
+
+    def _ask_alone(self, segmenter: "Segmenter", image: str) -> "Answer | ImageError":
+        try:
+            return self._ask(segmenter, [image])[0]
+        except ImageError as error:
+            return error
+
+    def _deliver(self, answer: "Answer", stem: str) -> None:
+        folder = self.out or (None if self.json else DEFAULT_OUT)
+        paths = answer.save(folder, formats=self.format, stem=stem) if folder else []
+        if self.json:
+            print(json.dumps(answer.to_dict()), flush=True)
+        else:
+            terminal.show_answer(answer, paths, is_one_of_many=len(self.words) > 2)
+
+
+@app.command(name="models")
+@dataclass(frozen=True, kw_only=True)
+class ModelsCommand:
+    """List the models on this machine: the bundled ones and those fetched from the hub."""
+
+    json: bool = False
+    """Print one line of JSON for each model and nothing else."""
+
+    def execute(self) -> int:
+        """Reads sizes and headers; loads no model."""
+        from lisaseg.model.installed import installed_models
+
+        models = installed_models()
+        if self.json:
+            for model in models:
+                print(json.dumps(asdict(model)))
+        else:
+            terminal.show_models(models)
+        return DONE
+
+
+@app.command(name="version")
+@dataclass(frozen=True, kw_only=True)
+class VersionCommand:
+    """Print the versions of lisaseg and of what it runs on."""
+
+    def execute(self) -> int:
+        """Asks the installed packages' metadata, which imports none of them."""
+        print(f"lisaseg {__version__}")
+        print(f"python {platform.python_version()}")
+        for package in ("torch", "transformers"):
+            print(f"{package} {importlib.metadata.version(package)}")
+        return DONE
+
+
+app.command(train, name="train", help="Train a model.")
+
+
+@train.command(name="nano")
+@dataclass(frozen=True, kw_only=True)
+class TrainNanoCommand:
+    """Train nano from nothing. After an interrupt, the same command goes on from the last checkpoint."""
+
+    run: RunOptions
+    recipe: NanoRecipe = field(default_factory=NanoRecipe)
+
+    def execute(self) -> int:
+        """Trains, and says where the model lies."""
+        _require_extra("train", ("accelerate", "tensorboard"))
+        from lisaseg.training.nano import train_nano
+
+        try:
+            folder = train_nano(self.recipe, self.run)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt("the same command goes on from the last checkpoint") from interrupt
+        print(f"The model is in {folder}; try it: lisaseg segment IMAGE INSTRUCTION --model {folder}")
+        return DONE
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # such as an instruction longer than a path may be
+        return False
+
+
+def _distinct_stems(images: Sequence[str]) -> list[str]:
+    """A stem for each picture's results: its own, numbered where another has it, so that none overwrites another."""
+    stems: list[str] = []
+    taken: set[str] = set()
+    for image in images:
+        own = stem = Path(image).stem or "image"
+        number = 1
+        while stem.casefold() in taken:  # Mac and Windows do not tell Dog from dog
+            number += 1
+            stem = f"{own}_{number}"
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
+
+
+def _quieten_libraries() -> None:
+    """Errors of transformers only, and no bars of its own; bars of downloads stay where a person is watching."""
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if sys.stderr.isatty():
+        enable_progress_bars()
+
+
+def _require_extra(extra: str, packages: Sequence[str]) -> None:
+    """Raises MissingExtraError where a package of an extra is not installed."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise MissingExtraError(f"this command needs {' and '.join(missing)}: pip install 'lisaseg[{extra}]'")

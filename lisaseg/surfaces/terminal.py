@@ -1,0 +1,138 @@
+"""How things look in a terminal: answers and tables on stdout; progress and complaints on stderr."""
+
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from lisaseg.model.installed import InstalledModel
+    from lisaseg.values import Answer, Segment
+
+OUT = Console(highlight=False, soft_wrap=True)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+LONGEST_PHRASE = 48
+"""Letters of a phrase that are shown; the JSON has all of them."""
+
+
+def complain(message: str, kind: str = "error") -> None:
+    """One line on stderr, whatever line breaks the message has."""
+    ERR.print(Text.assemble((f"{kind}:", "bold red"), " ", " ".join(message.split())))
+
+
+def waiting(message: str, *, is_shown: bool = True) -> AbstractContextManager:
+    """A spinner on stderr while a block runs, where a person is watching."""
+    return ERR.status(Text(message)) if is_shown and ERR.is_terminal else nullcontext()
+
+
+def show_answer(answer: "Answer", paths: Sequence[Path], *, is_one_of_many: bool) -> None:
+    """The answer's words, a line for each segment, and the first of the paths, which is the overlay."""
+    if is_one_of_many:
+        OUT.print(Text(answer.source, "bold"))
+    OUT.print(_words(answer))
+    width = max((len(_clip(segment.phrase)) for segment in answer.segments), default=0)
+    for segment in answer.segments:
+        OUT.print(_line(segment, width))
+    if paths:
+        OUT.print(Text.assemble(("overlay ", "dim"), str(paths[0])))
+
+
+def show_models(models: "Sequence[InstalledModel]") -> None:
+    """A table of models."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model", overflow="fold")
+    for heading in ("where", "size", "parameters"):
+        table.add_column(heading, justify="left" if heading == "where" else "right", no_wrap=True)
+    for model in models:
+        parameters = "unknown" if model.parameters is None else f"{model.parameters / 1e6:,.1f} M"
+        table.add_row(Text(model.name), model.where, f"{model.bytes / 1e6:,.1f} MB", parameters)
+    OUT.print(table if models else "No model is installed.")
+
+
+class Bar:
+    """Progress over several pictures on stderr, with the rate and the time left; nothing where nobody is watching."""
+
+    def __init__(self, total: int):
+        self._progress = None
+        if total > 1 and ERR.is_terminal:
+            columns = BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(elapsed_when_finished=True)
+            self._progress = Progress(TextColumn("pictures"), *columns, console=ERR, transient=True)
+            self._task = self._progress.add_task("pictures", total=total)
+
+    def __enter__(self) -> "Bar":
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._progress:
+            self._progress.live.transient = False  # the last state stays
+            self._progress.stop()
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Counts one picture, and makes room for what the block prints about it."""
+        if not self._progress:
+            yield
+            return
+        self._progress.stop()
+        yield
+        self._progress.advance(self._task)
+        self._progress.start()
+
+
+class _Rate(ProgressColumn):
+    """Pictures per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s", "progress.data.speed")
+
+
+def survive_any_text() -> None:
+    """What the terminal's encoding cannot say is escaped, such as file names in another encoding."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def forget_stdout() -> None:
+    """After a broken pipe: so that the interpreter's last flush does not complain."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _words(answer: "Answer") -> Text:
+    masks = {0: "no mask", 1: "1 mask"}.get(len(answer.segments), f"{len(answer.segments)} masks")
+    if not answer.text:
+        return Text(f"({masks}, no words)", "dim")
+    return Text.assemble(answer.text, ("" if answer.segments else f"  ({masks})", "dim"))
+
+
+def _line(segment: "Segment", width: int) -> Text:
+    """Swatch in the overlay's colour, index, phrase, score, box and area."""
+    from lisaseg.images.draw import PALETTE
+
+    red, green, blue = PALETTE[segment.index % len(PALETTE)]
+    x0, y0, x1, y1 = segment.bbox
+    return Text.assemble(
+        ("#" if OUT.options.ascii_only else "■", f"rgb({red},{green},{blue})"),
+        f" {segment.index}  {_clip(segment.phrase):<{width}}",
+        ("  score ", "dim"),
+        f"{segment.score:.2f}",
+        ("  box ", "dim"),
+        f"{x0},{y0} – {x1},{y1}",
+        ("  area ", "dim"),
+        f"{segment.area:,} px",
+    )
+
+
+def _clip(phrase: str) -> str:
+    return phrase if len(phrase) <= LONGEST_PHRASE else f"{phrase[: LONGEST_PHRASE - 1].rstrip()}…"
