@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "rle", "polygon")
 """Forms in which masks are saved."""
+_ODD_NAMES = "backslashreplace"
+"""Bytes in a file name that are no text come as lone surrogates, which UTF-8 lacks: JSON escapes them as \\udcxx."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,9 +157,7 @@ class Answer:
             data={"class_name": np.array([segment.phrase for segment in self.segments])},
         )
 
-    def save(
-        self, folder: str | Path, *, formats: Sequence[str] = ("png",), stem: str | None = None
-    ) -> list[Path]:
+    def save(self, folder: str | Path, *, formats: Sequence[str] = ("png",), stem: str | None = None) -> list[Path]:
         """Writes the results and returns their paths.
 
         Always `<stem>_overlay.png` and `<stem>.json` (with run lengths); with `png` a `<stem>_mask_<i>.png` (0 and 255)
@@ -184,7 +184,7 @@ class Answer:
         if "polygon" in formats:
             for entry, segment in zip(record["segments"], self.segments, strict=True):
                 entry["polygons"] = masks.to_polygons(segment.mask)
-        written[f"{stem}.json"] = json.dumps(record, ensure_ascii=False, indent=2).encode()
+        written[f"{stem}.json"] = json.dumps(record, ensure_ascii=False, indent=2).encode("utf-8", _ODD_NAMES)
         for name, data in written.items():
             write_atomic(folder / name, data)
         return [folder / name for name in written]

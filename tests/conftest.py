@@ -3,14 +3,22 @@
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-# Before lisaseg is imported: every annotation in it, shapes included, is checked at run time.
+import lisaseg.model.configuration  # noqa: F401  before the hook: transformers writes this class's __init__ itself
+
+if TYPE_CHECKING:
+    from lisaseg.model.lisa import Lisa
+    from lisaseg.model.processor import Processor
+
+# Before the rest of lisaseg is imported: every annotation in it, shapes included, is checked at run time.
 install_import_hook("lisaseg", "beartype.beartype")
 
 # Before huggingface_hub is imported, here or in a process that a test starts: no test may reach a hub.
@@ -78,3 +86,80 @@ def _photo(folder: Path, split: str) -> dict[str, object]:
         "segments": [{"index": 1, "concept": "dog", "kind": "instance"}],
         "ignored": ["cup"],
     }
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a model with nano's tokenizer and picture sizes, few layers and random weights: it babbles."""
+    return _save(*_small_nano(), tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def talking_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of such a model that has learned one dialogue: it answers "It is the dog [SEG]." and draws RED_BOX."""
+    from lisaseg.training.nano import NanoLearner, labelled
+
+    lisa, processor = _small_nano()
+    pixels = processor.pixels([red_box()])
+    ids, labels = (torch.tensor([row]) for row in labelled(processor, [("Segment the dog.", "It is the dog [SEG].")]))
+    batch = {
+        "ids": ids,
+        "labels": labels,
+        "attention_mask": torch.ones_like(ids),
+        "picture_of_row": torch.tensor([0]),
+        "vlm_pixels": pixels.vlm,
+        "segmenter_pixels": pixels.segmenter,
+        "masks": _in_mask_grid(RED_BOX, processor.segmenter_side),
+        "concepts_segmenter": torch.zeros(1, 2, 12, 12),
+        "concepts_vlm": torch.zeros(1, 2, 7, 7),
+    }
+    learner = NanoLearner(lisa, processor.tokenizer.seg_id, 1)
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        learner(**batch)["loss"].backward()
+        optimizer.step()
+    return _save(lisa, processor, tmp_path_factory.mktemp("talking") / "model")
+
+
+RED_BOX = (40, 30, 110, 90)
+"""Where the red box lies in `red_box`, xyxy in pixels."""
+
+
+def red_box() -> np.ndarray:
+    """HWC RGB, 160x120: a red box on black."""
+    image = np.zeros((120, 160, 3), np.uint8)
+    x0, y0, x1, y1 = RED_BOX
+    image[y0:y1, x0:x1] = (200, 60, 40)
+    return image
+
+
+def _small_nano() -> "tuple[Lisa, Processor]":
+    from lisaseg.data.vocabulary import load_vocabulary
+    from lisaseg.model.processor import Processor
+    from lisaseg.training.nano import build
+    from lisaseg.training.recipes import nano_config, nano_images, train_tokenizer
+
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(load_vocabulary())
+    config: Any = nano_config(len(tokenizer))
+    for part in (config.vlm_config.text_config, config.vlm_config.vision_config):
+        part.num_hidden_layers = 1
+    config.segmenter_config.vision_config.num_hidden_layers = 1
+    config.segmenter_config.vision_config.global_attn_indexes = [0]
+    return build(config), Processor(config, tokenizer, nano_images())
+
+
+def _in_mask_grid(box: tuple[int, int, int, int], side: int) -> torch.Tensor:
+    """The box of a 160 pixels wide picture, at the mask decoder's resolution (1 h w)."""
+    x0, y0, x1, y1 = (round(edge * side / 160 / 4) for edge in box)
+    mask = torch.zeros(1, side // 4, side // 4)
+    mask[:, y0:y1, x0:x1] = 1
+    return mask
+
+
+def _save(lisa: "Lisa", processor: "Processor", folder: Path) -> str:
+    from lisaseg.model.checkpoints import save_model
+
+    save_model(lisa, processor, folder)
+    return str(folder)

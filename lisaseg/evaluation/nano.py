@@ -129,7 +129,7 @@ def score(name: str, questions: Sequence[Question], answers: Sequence[Answer]) -
     )
 
 
-def best_constant_giou(truths: Sequence[UInt8[np.ndarray, "H W"]]) -> float:
+def best_constant_giou(truths: Sequence[UInt8[np.ndarray, "_ _"]]) -> float:
     """gIoU of the best single mask for all: the mean of all masks, cut at the level that scores highest on them."""
     if not truths:
         return float("nan")

@@ -76,7 +76,9 @@ def _middle(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def _shorten(label: str, pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont, width: int) -> str:
+def _shorten(
+    label: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> str:
     """The label, or its beginning and an ellipsis, at most 32 characters and as wide as given."""
     text = label if len(label) <= 32 else f"{label[:31].rstrip()}…"
     while text and pen.textlength(text, font=font) > width:

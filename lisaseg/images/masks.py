@@ -1,5 +1,6 @@
 """Masks in the forms others read: COCO run lengths, polygons, PNG, boxes."""
 
+import warnings
 from typing import Any
 
 import cv2
@@ -16,7 +17,9 @@ def to_rle(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
 
 def from_rle(rle: dict[str, Any]) -> Bool[np.ndarray, "H W"]:
     """The mask of compressed run lengths."""
-    return coco.decode({"size": rle["size"], "counts": rle["counts"].encode("ascii")}).astype(bool)
+    with warnings.catch_warnings():  # pycocotools 2.0.11 still has an __array__ of NumPy 1
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return coco.decode({"size": rle["size"], "counts": rle["counts"].encode("ascii")}).astype(bool)
 
 
 def to_polygons(mask: Bool[np.ndarray, "H W"]) -> list[list[float]]:

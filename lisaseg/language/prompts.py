@@ -1,4 +1,4 @@
-"""How a dialogue becomes one text: the conversation templates a model was trained with, and the markers of a picture."""
+"""How a dialogue becomes one text: the templates a model was trained with, and the markers of a picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

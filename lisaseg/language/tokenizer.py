@@ -59,7 +59,9 @@ class Tokenizer:
             added = json.loads((folder / _ADDED_FILE).read_text("utf-8"))
             model = (folder / _MODEL_FILE).read_bytes()
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"no readable tokenizer in {folder} ({_MODEL_FILE}, {_ADDED_FILE}): {error}") from error
+            raise CheckpointError(
+                f"no readable tokenizer in {folder} ({_MODEL_FILE}, {_ADDED_FILE}): {error}"
+            ) from error
         return cls(model, added)
 
     def save(self, folder: Path) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.utils import enable_progress_bars
 from safetensors import SafetensorError
+from transformers.utils import logging
 
 from lisaseg.config import BUNDLED, LoadOptions
 from lisaseg.errors import CheckpointError
@@ -53,6 +55,14 @@ def _fetch(name: str) -> Path:
         ) from error
 
 
+def quieten_libraries(*, keep_downloads: bool) -> None:
+    """From now on transformers tells errors only and shows no bars; the hub shows those of downloads, or none."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if keep_downloads:
+        enable_progress_bars()
+
+
 def load_model(name: str, options: LoadOptions) -> tuple[Lisa, Processor]:
     """Reads a model, ready to answer on the device and in the precision of the options.
 
@@ -91,7 +101,13 @@ def _read_config(folder: Path) -> LisaConfig:
 def _read_weights(folder: Path, config: LisaConfig, dtype: torch.dtype) -> Lisa:
     try:
         loaded: Any = Lisa.from_pretrained(
-            folder, config=config, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+            folder,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -84,7 +84,7 @@ class Processor:
         self.tokenizer.save(folder)
         self.vlm_images.save_pretrained(folder)
 
-    def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]], rows: Sequence[tuple[int, Dialogue]]) -> Inputs:
+    def __call__(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], rows: Sequence[tuple[int, Dialogue]]) -> Inputs:
         """Inputs for rows of (index of the picture, dialogue).
 
         Raises:
@@ -122,7 +122,7 @@ class Processor:
             )
         return ids
 
-    def pixels(self, images: Sequence[UInt8[np.ndarray, "H W 3"]]) -> Pixels:
+    def pixels(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Pixels:
         """What both encoders read of some pictures."""
         vlm = self.vlm_images(list(images), input_data_format="channels_last", return_tensors="pt")
         thick = [_thick(image, self.segmenter_side) for image in images]
@@ -144,7 +144,7 @@ class Processor:
         return interpolate(square[..., :height, :width], size.original, mode="bilinear", align_corners=False)[:, 0]
 
 
-def _thick(image: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "H W 3"]:
+def _thick(image: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "height width 3"]:
     """A picture so thin that resizing would leave nothing of it, thickened by repeating its pixels."""
     height, width, _ = image.shape
     least = -(-max(height, width) // side)

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
 
 from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 from tyro.extras import SubcommandApp
 
 from lisaseg import __version__
-from lisaseg.config import BUNDLED, GenerateOptions, ImageLimits, LoadOptions, NanoRecipe, RunOptions
+from lisaseg.config import BUNDLED, EvaluateOptions, GenerateOptions, ImageLimits, LoadOptions, NanoRecipe, RunOptions
 from lisaseg.errors import ImageError, LisaError, MissingExtraError
 from lisaseg.surfaces import terminal
 
@@ -34,6 +34,7 @@ DEFAULT_OUT = Path("lisaseg_out")
 """Where `segment` writes unless told otherwise."""
 
 
+@runtime_checkable
 class Command(Protocol):
     """A subcommand: a frozen dataclass whose fields are its flags."""
 
@@ -42,7 +43,7 @@ class Command(Protocol):
         ...
 
 
-app, train = SubcommandApp(), SubcommandApp()
+app, train, evaluate = SubcommandApp(), SubcommandApp(), SubcommandApp()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -159,9 +160,10 @@ class SegmentCommand:
     def _load(self) -> "Segmenter":
         is_here = self.model in BUNDLED or Path(self.model).is_dir()
         with terminal.waiting(f"Loading {self.model}", is_shown=is_here):  # a download shows bars of its own
-            _quieten_libraries()
+            from lisaseg.model.checkpoints import quieten_libraries
             from lisaseg.segmenter import Segmenter
 
+            quieten_libraries(keep_downloads=sys.stderr.isatty())
             return Segmenter.load(self.model, device=self.load.device, dtype=self.load.dtype, limits=self.limits)
 
     def _answers(self, segmenter: "Segmenter", images: Sequence[str]) -> "Iterator[Answer | ImageError]":
@@ -251,6 +253,45 @@ class TrainNanoCommand:
         return DONE
 
 
+app.command(evaluate, name="evaluate", help="Measure how good a model is.")
+
+
+@evaluate.command(name="nano")
+@dataclass(frozen=True, kw_only=True)
+class EvaluateNanoCommand:
+    """Ask nano about new scenes, unseen sprites, photographs, needs and absent things, and print gIoU and cIoU."""
+
+    model: str = "nano"
+    """`nano` (bundled), a folder, or a Hugging Face hub id."""
+    pack: Path | None = None
+    """The training pack's folder; by default the one that the variable LISASEG_NANO_PACK names."""
+    out: Path | None = None
+    """Folder for `report.json` and `examples.jpg`, a sheet of the first answers of each set."""
+    json: bool = False
+    """Print the report as one line of JSON and nothing else."""
+    load: LoadOptions = field(default_factory=LoadOptions)
+    options: EvaluateOptions = field(default_factory=EvaluateOptions)
+
+    def execute(self) -> int:
+        """Measures, shows the table, and writes what was asked for."""
+        from lisaseg.data.pack import find_pack
+        from lisaseg.evaluation.nano import evaluate_nano, save_report
+        from lisaseg.model.checkpoints import quieten_libraries
+        from lisaseg.segmenter import Segmenter
+
+        quieten_libraries(keep_downloads=sys.stderr.isatty())
+        pack = find_pack(self.pack)
+        segmenter = Segmenter.load(self.model, device=self.load.device, dtype=self.load.dtype)
+        report = evaluate_nano(segmenter, pack, self.options, progress=terminal.tracked)
+        if self.out:
+            save_report(report, self.out)
+        if self.json:
+            print(json.dumps(report.to_dict()))
+        else:
+            terminal.show_scores(report)
+        return DONE
+
+
 def _is_file(text: str) -> bool:
     try:
         return Path(text).is_file()
@@ -271,17 +312,6 @@ def _distinct_stems(images: Sequence[str]) -> list[str]:
         taken.add(stem.casefold())
         stems.append(stem)
     return stems
-
-
-def _quieten_libraries() -> None:
-    """Errors of transformers only, and no bars of its own; bars of downloads stay where a person is watching."""
-    from huggingface_hub.utils import enable_progress_bars
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    if sys.stderr.isatty():
-        enable_progress_bars()
 
 
 def _require_extra(extra: str, packages: Sequence[str]) -> None:

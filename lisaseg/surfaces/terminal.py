@@ -3,10 +3,10 @@
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -14,8 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from lisaseg.evaluation.nano import Report
     from lisaseg.model.installed import InstalledModel
     from lisaseg.values import Answer, Segment
+
+Item = TypeVar("Item")
 
 OUT = Console(highlight=False, soft_wrap=True)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -57,6 +60,31 @@ def show_models(models: "Sequence[InstalledModel]") -> None:
     OUT.print(table if models else "No model is installed.")
 
 
+def tracked(items: Sequence[Item], name: str) -> Iterator[Item]:
+    """The items one by one, with a bar, the rate and the time left on stderr where a person is watching."""
+    if not ERR.is_terminal:
+        yield from items
+        return
+    columns = BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(elapsed_when_finished=True)
+    with Progress(TextColumn(name), *columns, console=ERR) as progress:
+        yield from progress.track(items)
+
+
+def show_scores(report: "Report") -> None:
+    """A table with a row for each set of questions."""
+    table = Table(box=None, pad_edge=False, title=f"{report.model}", title_justify="left")
+    table.add_column("set")
+    for heading in ("questions", "gIoU", "cIoU", "best constant mask", "ratio", "without mask"):
+        table.add_column(heading, justify="right")
+    for row in report.scores:
+        ratio = row.giou / row.constant_giou if row.constant_giou else float("nan")
+        figures = (row.giou, row.ciou, row.constant_giou)
+        table.add_row(
+            row.name, str(row.questions), *(f"{figure:.3f}" for figure in figures), f"{ratio:.1f}", f"{row.refused:.0%}"
+        )
+    OUT.print(table)
+
+
 class Bar:
     """Progress over several pictures on stderr, with the rate and the time left; nothing where nobody is watching."""
 
@@ -78,7 +106,7 @@ class Bar:
             self._progress.stop()
 
     @contextmanager
-    def step(self) -> Iterator[None]:
+    def step(self) -> Generator[None, None, None]:
         """Counts one picture, and makes room for what the block prints about it."""
         if not self._progress:
             yield

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ def pack(tiny_pack: Path) -> Pack:
     return load_pack(tiny_pack, ["dog", "cat", "cup", "car"], split="train")
 
 
-def scene(pack: Pack, index: int, **options: float) -> Scene:
+def scene(pack: Pack, index: int, **options: Any) -> Scene:
     return compose(pack, SceneOptions(canvas=96, **options), np.random.default_rng([0, index]))
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from lisaseg.config import FIRST_WORLD, NanoRecipe
@@ -40,6 +42,6 @@ def test_nano_is_small_and_its_parts_fit() -> None:
         ({"batch_size": 0}, "--batch-size"),
     ],
 )
-def test_impossible_recipes_name_their_flag(options: dict[str, float], flag: str) -> None:
+def test_impossible_recipes_name_their_flag(options: dict[str, Any], flag: str) -> None:
     with pytest.raises(ValueError, match=flag):
         NanoRecipe(**options)
