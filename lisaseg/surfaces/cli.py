@@ -270,7 +270,7 @@ class EvaluateNanoCommand:
     json: bool = False
     """Print the report as one line of JSON and nothing else."""
     load: LoadOptions = field(default_factory=LoadOptions)
-    options: EvaluateOptions = field(default_factory=EvaluateOptions)
+    questions: EvaluateOptions = field(default_factory=EvaluateOptions)
 
     def execute(self) -> int:
         """Measures, shows the table, and writes what was asked for."""
@@ -282,7 +282,7 @@ class EvaluateNanoCommand:
         quieten_libraries(keep_downloads=sys.stderr.isatty())
         pack = find_pack(self.pack)
         segmenter = Segmenter.load(self.model, device=self.load.device, dtype=self.load.dtype)
-        report = evaluate_nano(segmenter, pack, self.options, progress=terminal.tracked)
+        report = evaluate_nano(segmenter, pack, self.questions, progress=terminal.tracked)
         if self.out:
             save_report(report, self.out)
         if self.json:

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_every_set_is_asked_and_the_same_each_time(tiny_model: str, tiny_pack: P
     options = EvaluateOptions(scenes=3, concepts=WORLD, sprites_per_concept=1, batch_size=4, examples=1)
     seen: list[str] = []
 
-    def progress(questions: list[Question], name: str) -> list[Question]:
+    def progress(questions: Sequence[Question], name: str) -> Iterator[Question]:
         seen.append(name)
         return iter(questions)
 

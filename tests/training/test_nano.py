@@ -25,7 +25,8 @@ def processor(tiny_model: str) -> Processor:
 
 
 def recipe(**options: Any) -> NanoRecipe:
-    return NanoRecipe(**{"concepts": WORLD, "scenes": 8, "look_scenes": 4, "batch_size": 2, **options})
+    values: dict[str, Any] = {"concepts": WORLD, "scenes": 8, "look_scenes": 4, "batch_size": 2, **options}
+    return NanoRecipe(**values)
 
 
 def lessons(pack: Path, processor: Processor, **options: Any) -> SceneLessons:
@@ -93,8 +94,11 @@ def test_a_batch_may_be_partly_or_wholly_without_words(tiny_pack: Path, processo
     losses = learner(**mixed)
     assert losses.keys() >= {"loss", "answer", "bce", "dice", "iou"}
     losses["loss"].backward()
-    for part in (learner.lisa.projection[0], learner.lisa.vlm.lm_head, learner.segmenter_head):
-        assert part.weight.grad.abs().sum() > 0
+    gradients = {name: weight.grad for name, weight in learner.named_parameters()}
+    for part in ("lisa.projection.0", "lisa.vlm.lm_head", "segmenter_head"):
+        gradient = gradients[f"{part}.weight"]
+        assert gradient is not None
+        assert gradient.abs().sum() > 0
 
 
 def test_learning_on_one_scene_brings_words_and_mask(tiny_pack: Path, processor: Processor) -> None:
@@ -119,7 +123,8 @@ def test_learning_on_one_scene_brings_words_and_mask(tiny_pack: Path, processor:
 
 def test_an_interrupted_training_goes_on_and_ends_as_an_uninterrupted_one(tiny_pack: Path, tmp_path: Path) -> None:
     def run(name: str, **options: Any) -> RunOptions:
-        return RunOptions(**{"out": tmp_path / name, "pack": tiny_pack, "device": "cpu", "workers": 0, **options})
+        values: dict[str, Any] = {"out": tmp_path / name, "pack": tiny_pack, "device": "cpu", "workers": 0, **options}
+        return RunOptions(**values)
 
     whole = train_nano(recipe(), run("whole"))
     train_nano(recipe(), run("cut", save_steps=2))
