@@ -7,21 +7,19 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = ["Answer", "LisaError", "Sample", "Segment", "Segmenter", "Turn"]
+__all__ = ["Answer", "LisaError", "Segment", "Segmenter"]
 
 _HOMES = {
     "Answer": "lisaseg.values",
     "LisaError": "lisaseg.errors",
-    "Sample": "lisaseg.values",
     "Segment": "lisaseg.values",
     "Segmenter": "lisaseg.segmenter",
-    "Turn": "lisaseg.values",
 }
 
 if TYPE_CHECKING:
     from lisaseg.errors import LisaError
     from lisaseg.segmenter import Segmenter
-    from lisaseg.values import Answer, Sample, Segment, Turn
+    from lisaseg.values import Answer, Segment
 else:  # hidden from type checkers, which would otherwise accept any name
 
     def __getattr__(name: str) -> object:

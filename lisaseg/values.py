@@ -1,4 +1,4 @@
-"""What goes in and out: a segment, an answer with its segments, and a sample to learn from. Plain data, no tensors."""
+"""What comes out: a segment, and an answer with its segments. Plain data, no tensors."""
 
 import functools
 import io

@@ -37,7 +37,7 @@ def overlay(
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must be between 0 and 1, got {opacity}")
     canvas = image.copy()
-    line = max(1, round(max(image.shape[:2]) / 350))
+    line = max(1, round(_side(image.shape[0], image.shape[1]) / 350))
     for index, mask in enumerate(masks):
         color = np.array(PALETTE[index % len(PALETTE)], np.float32)
         canvas[mask] = (canvas[mask] * (1 - opacity) + color * opacity).astype(np.uint8)
@@ -53,7 +53,7 @@ def overlay(
 
 def _tag(picture: Image.Image, mask: Bool[np.ndarray, "H W"], label: str, color: tuple[int, int, int]) -> None:
     """A label on the mask's colour at the mask's middle; left out where the picture is too small to read one."""
-    size = max(9, round(max(picture.size) / 38))
+    size = max(9, round(_side(*picture.size) / 38))
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size)
     text = _shorten(label, pen, font, picture.width - size)
@@ -69,6 +69,11 @@ def _tag(picture: Image.Image, mask: Bool[np.ndarray, "H W"], label: str, color:
     pen.text((x + pad - left, y + pad - top), text, font=font, fill=_readable_on(color))
 
 
+def _side(height: int, width: int) -> int:
+    """The side that lines and letters are scaled by: the long one, but a strip counts as 4 times as long as wide."""
+    return min(max(height, width), 4 * min(height, width))
+
+
 def _middle(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int]:
     """x, y of the mask's innermost pixel, so that the tag lies on the thing even if it is bent."""
     distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
@@ -79,8 +84,9 @@ def _middle(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int]:
 def _shorten(
     label: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
 ) -> str:
-    """The label, or its beginning and an ellipsis, at most 32 characters and as wide as given."""
-    text = label if len(label) <= 32 else f"{label[:31].rstrip()}…"
+    """The label on one line, or its beginning and an ellipsis, at most 32 characters and as wide as given."""
+    line = " ".join(label.split())
+    text = line if len(line) <= 32 else f"{line[:31].rstrip()}…"
     while text and pen.textlength(text, font=font) > width:
         text = f"{text.removesuffix('…')[:-1].rstrip()}…" if len(text) > 2 else ""
     return text

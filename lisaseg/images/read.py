@@ -5,7 +5,8 @@ import os
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,8 +21,21 @@ from lisaseg.errors import ImageError
 ImageSource = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 """What may be given for a picture: path, encoded bytes, binary file, PIL picture, or HWC uint8 RGB array."""
 
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, ZeroDivisionError)
-"""What Pillow's decoders raise on damaged files."""
+_BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders raise on damaged files: each its own kind, AVIF a RuntimeError, DDS a NotImplementedError."""
 
 _NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 """Formats that Pillow knows but cannot decode by itself; for EPS it would run Ghostscript."""
@@ -74,11 +88,12 @@ def _load(source: Any, limits: ImageLimits) -> tuple[str, bytes]:
     if isinstance(source, bytes | bytearray | memoryview):
         name, data = "the picture given as bytes", bytes(source[: limit + 1])
     elif isinstance(source, str | os.PathLike):
-        name = os.fspath(source)
-        data = _read_path(name, limit)
+        path = Path(os.fsdecode(source))
+        name = _shown(str(path))
+        data = _read_path(path, name, limit)
     elif hasattr(source, "read"):
         name = getattr(source, "name", None)
-        name = name if isinstance(name, str) else "the picture given as a file"
+        name = _shown(name) if isinstance(name, str) else "the picture given as a file"
         data = _read_file(source, name, limit)
     else:
         raise ImageError(
@@ -94,9 +109,9 @@ def _load(source: Any, limits: ImageLimits) -> tuple[str, bytes]:
     return name, data
 
 
-def _read_path(name: str, limit: int) -> bytes:
+def _read_path(path: Path, name: str, limit: int) -> bytes:
     try:
-        with Path(name).open("rb") as file:
+        with path.open("rb") as file:
             return file.read(limit + 1)
     except FileNotFoundError as error:
         raise ImageError(f"there is no picture {name}: the file does not exist; check the path") from error
@@ -105,16 +120,16 @@ def _read_path(name: str, limit: int) -> bytes:
     except PermissionError as error:
         raise ImageError(f"cannot read {name}: you have no permission to; change its access rights") from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"cannot read {name}: {_reason(error)}") from error
+        raise ImageError(f"cannot read {name}: {_reason(error)}; check the path") from error
 
 
-def _read_file(file: BinaryIO, name: str, limit: int) -> bytes:
+def _read_file(file: Any, name: str, limit: int) -> bytes:
     try:
         data = file.read(limit + 1)
-    except OSError as error:
-        raise ImageError(f"cannot read {name}: {_reason(error)}") from error
     except UnicodeDecodeError:
         data = None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot read {name}: {_reason(error)}; open it anew in binary mode ('rb')") from error
     if not isinstance(data, bytes):
         raise ImageError(f"{name} is open as text; open it in binary mode ('rb')")
     return data
@@ -159,9 +174,9 @@ def _identify(data: bytes) -> Image.Image:
 def _to_rgb(image: Image.Image, name: str, limits: ImageLimits) -> UInt8[np.ndarray, "H W 3"]:
     width, height = image.size
     _check_pixels(height, width, name, limits)
-    large = width * height > (Image.MAX_IMAGE_PIXELS or width * height)
+    noisy = image.format == "ICO" or width * height > (Image.MAX_IMAGE_PIXELS or width * height)
     try:
-        with _quiet() if large else nullcontext():
+        with _quiet() if noisy else nullcontext():  # the others decode side by side
             image.load()
         turn = _turn(image)
     except Image.DecompressionBombError as error:
@@ -200,7 +215,8 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     """Integers of 16 bits and more, and floats, scaled to 0..255; other modes as they are."""
     if not image.mode.startswith(("I", "F")):
         return image
-    values = np.asarray(image).astype(np.float32 if image.mode.startswith("I;16") else np.float64)
+    with np.errstate(invalid="ignore"):  # of NaN, some kinds warn when cast
+        values = np.asarray(image).astype(np.float32 if image.mode.startswith("I;16") else np.float64)
     finite = values[np.isfinite(values)]
     low, high = _value_range(image.mode, finite if finite.size else np.zeros(1))
     values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
@@ -242,11 +258,17 @@ def _from_array(array: np.ndarray, limits: ImageLimits) -> UInt8[np.ndarray, "H 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Silences Pillow's warnings, and nobody else's; one thread at a time, as the filters belong to the process."""
     with _quiet_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         yield
+
+
+def _shown(path: str) -> str:
+    """A path in a message: on one line, and not endless."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in path)
+    return line if len(line) <= 200 else f"{line[:100]}…{line[-99:]}"
 
 
 def _damaged(name: str, error: Exception) -> ImageError:

@@ -15,9 +15,10 @@ IMAGE_START, IMAGE_END = "<im_start>", "<im_end>"
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """One conversation format. Rendered: `opening`, then per turn `user_prefix` question `user_suffix` [answer `end`].
+    """One conversation format.
 
-    The first turn may be wrapped differently from the later ones (`later_user_prefix`).
+    Rendered: `opening`, then per turn `user_prefix` question `user_suffix`, and, where there is an answer,
+    `answer_prefix` answer `answer_suffix`. Turns after the first have `later_user_prefix`.
     """
 
     opening: str = ""

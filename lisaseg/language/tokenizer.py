@@ -28,11 +28,16 @@ class Tokenizer:
     """
 
     def __init__(self, model: bytes, added: Mapping[str, int]):
-        """Builds from the bytes of a SentencePiece model and the ids of the added tokens."""
+        """Builds from the bytes of a SentencePiece model and the ids of the added tokens.
+
+        Raises:
+            CheckpointError: it is no such model, or it lacks a token that LISA needs.
+        """
+        self._pieces = sentencepiece.SentencePieceProcessor()
         try:
-            self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+            self._pieces.LoadFromSerializedProto(model)
         except RuntimeError as error:
-            raise CheckpointError(f"{_MODEL_FILE} is not a SentencePiece model: {error}") from error
+            raise CheckpointError(f"{_MODEL_FILE} is no SentencePiece model; get a whole copy of it") from error
         self._model = model
         self.added = dict(added)
         for token in (SEG_TOKEN, IMAGE_START, IMAGE_END):
@@ -42,6 +47,8 @@ class Tokenizer:
                     f"{_ADDED_FILE} names {sorted(self.added) or 'no tokens'}"
                 )
         self.bos_id, self.eos_id, self.pad_id = self._pieces.bos_id(), self._pieces.eos_id(), self._pieces.unk_id()
+        if min(self.bos_id, self.eos_id, self.pad_id) < 0:
+            raise CheckpointError(f"{_MODEL_FILE} lacks <s>, </s> or <unk>, so this is no LISA model")
         self.seg_id = self.added[SEG_TOKEN]
         self._core = {self._pieces.id_to_piece(i): i for i in (self.bos_id, self.eos_id, self.pad_id)}
         self._text_of_added = {number: text for text, number in self.added.items()}
@@ -62,6 +69,10 @@ class Tokenizer:
             raise CheckpointError(
                 f"no readable tokenizer in {folder} ({_MODEL_FILE}, {_ADDED_FILE}): {error}"
             ) from error
+        if not isinstance(added, dict) or not all(isinstance(number, int) for number in added.values()):
+            raise CheckpointError(
+                f"{folder / _ADDED_FILE} is no table of tokens and ids; get a whole copy of the model"
+            )
         return cls(model, added)
 
     def save(self, folder: Path) -> None:

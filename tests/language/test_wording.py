@@ -1,0 +1,117 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lisaseg.data.vocabulary import load_vocabulary
+from lisaseg.language.wording import phrases, strip_seg
+
+TEMPLATES = load_vocabulary().templates
+ASKED = "Segment the pet."
+WHY = "It barks, and it is loud."
+
+
+def answers(kind: str, **words: str) -> list[str]:
+    """Every template of a kind, filled in."""
+    return [text.format(explanation=WHY, **words) for text in TEMPLATES[kind]]
+
+
+class TestPhrases:
+    @pytest.mark.parametrize("text", [text for text in TEMPLATES["answer_one"] if "{name}" in text])
+    def test_an_answer_that_names_the_thing(self, text: str) -> None:
+        assert phrases(text.format(name="dog"), ASKED) == ["the dog"]
+
+    @pytest.mark.parametrize("text", [text for text in TEMPLATES["answer_one"] if "{name}" not in text])
+    def test_an_answer_that_names_nothing_is_about_what_was_asked(self, text: str) -> None:
+        assert phrases(text, ASKED) == [ASKED]
+
+    @pytest.mark.parametrize("text", answers("answer_explain"))
+    def test_an_explanation_is_no_name(self, text: str) -> None:
+        assert phrases(text, ASKED) == [ASKED]
+
+    @pytest.mark.parametrize("text", [text for text in TEMPLATES["answer_many"] if text != "{seg_list}."])
+    def test_each_of_many_has_its_name(self, text: str) -> None:
+        listed = "the dog [SEG], a cat [SEG] and the cups [SEG]"
+        assert phrases(text.format(seg_list=listed), ASKED) == ["the dog", "a cat", "the cups"]
+
+    @pytest.mark.parametrize("text", answers("answer_many", seg_list="[SEG], [SEG] and [SEG]"))
+    def test_many_without_names(self, text: str) -> None:
+        assert phrases(text, ASKED) == [ASKED] * 3
+
+    @pytest.mark.parametrize("text", answers("answer_absent", name="dog") + TEMPLATES["answer_absent_query"][:])
+    def test_a_refusal_has_no_masks(self, text: str) -> None:
+        assert phrases(text, ASKED) == []
+        assert strip_seg(text) == text
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("The dog [SEG] and the cat [SEG].", ["the dog", "the cat"]),
+            ("Sure, the dog [SEG], and the cup [SEG].", ["the dog", "the cup"]),
+            ("Both the dog [SEG] and the cat [SEG].", ["the dog", "the cat"]),
+            ("Both dogs [SEG].", ["Both dogs"]),
+            ("In the picture, it is a dog [SEG]", ["a dog"]),
+            ("What you need: the knife [SEG].", ["the knife"]),
+            ("Here's the orange [SEG].", ["the orange"]),
+            ("I see the dog's bowl here: [SEG]!", ["the dog's bowl"]),
+            ("It cuts bread. Therefore it is the knife [SEG].", ["the knife"]),
+            ("It cuts bread. [SEG]", [ASKED]),
+            ("That is the thing that cuts [SEG].", ["the thing that cuts"]),
+            ("It is the\n dog [SEG].", ["the dog"]),
+            ("The segmentation mask for the dog is [SEG].", ["the dog"]),
+            ("The things for cutting [SEG].", ["the things for cutting"]),
+            ("The left one is [SEG], the right one is [SEG].", ["the left one", "the right one"]),
+            ("Das ist der Hund [SEG].", ["Das ist der Hund"]),
+            ("[SEG][SEG]", [ASKED, ASKED]),
+            ("", []),
+        ],
+    )
+    def test_other_wordings(self, text: str, expected: list[str]) -> None:
+        assert phrases(text, ASKED) == expected
+
+    @given(st.lists(st.sampled_from(["[SEG]", "the dog", "and", ",", ".", ":", "it is", "\n", "猫"]), max_size=12))
+    def test_there_is_one_for_each_mark_and_none_is_empty(self, words: list[str]) -> None:
+        found = phrases(" ".join(words), ASKED)
+        assert len(found) == words.count("[SEG]")
+        assert all(phrase.strip() for phrase in found)
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("raw", "expected"),
+        [
+            ("Sure, it is the dog [SEG].", "Sure, it is the dog."),
+            ("They are a dog [SEG], a cat [SEG] and a cup [SEG].", "They are a dog, a cat and a cup."),
+            ("The dog [SEG] and the cat [SEG].", "The dog and the cat."),
+            ("It is [SEG].", "It is."),
+            ("Sure, [SEG].", "Sure."),
+            ("Here it is: [SEG].", "Here it is."),
+            ("Here it is: [SEG]", "Here it is"),
+            ("They are [SEG], [SEG] and [SEG].", "They are."),
+            ("[SEG]. It barks.", "It barks."),
+            ("It barks. [SEG].", "It barks."),
+            ("It barks. [SEG]. It is loud.", "It barks. It is loud."),
+            ("Well... [SEG] (the left one).", "Well... (the left one)."),
+            ("It is [SEG] because it barks.", "It is because it barks."),
+            ("  It is   the dog\n[SEG] .", "It is the dog."),
+            ("It is a dog.", "It is a dog."),
+        ],
+    )
+    def test_the_marks_are_gone_and_the_sentence_is_whole(self, raw: str, expected: str) -> None:
+        assert strip_seg(raw) == expected
+
+    @pytest.mark.parametrize("raw", ["", " ", "[SEG]", "[SEG].", "[SEG], [SEG] and [SEG].", "[SEG] [SEG]", "..."])
+    def test_nothing_is_left_of_marks_alone(self, raw: str) -> None:
+        assert strip_seg(raw) == ""
+
+    @pytest.mark.parametrize("raw", answers("answer_one", name="dog") + answers("answer_explain"))
+    def test_every_answer_we_teach_reads_well(self, raw: str) -> None:
+        text = strip_seg(raw)
+        assert text == "" or text[0].isupper()
+        assert not any(odd in text for odd in ("[", "  ", " .", " ,", ",.", ":.", ".."))
+
+    @given(st.lists(st.sampled_from(["[SEG]", "the dog", "and", ",", ".", ":", "it is", "\n", "猫"]), max_size=12))
+    def test_no_mark_and_no_odd_space_is_left(self, words: list[str]) -> None:
+        text = strip_seg(" ".join(words))
+        assert "[SEG]" not in text
+        assert text == " ".join(text.split())
+        assert text.count("the dog") == words.count("the dog") or text == ""
