@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
-DEMO_IMAGE ?= examples/coffee.jpg
-DEMO_INSTRUCTION ?= Segment the cup.
+DEMO_IMAGE ?= examples/scene_0.jpg
+DEMO_INSTRUCTION ?= Find the bird.
 DEMO_OUTPUT ?= demo_output
 PYTEST_ARGS ?=
 

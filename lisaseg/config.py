@@ -85,6 +85,8 @@ class NanoRecipe:
             raise ValueError(f"--look-scenes {self.look_scenes} is more than --scenes {self.scenes}")
         if not 0 <= self.photo_share <= 1:
             raise ValueError(f"--photo-share must be between 0 and 1, got {self.photo_share}")
+        _at_least(self.look_scenes, 0, "--look-scenes")
+        _at_least(len(self.concepts), 1, "the number of --concepts")
         for name in ("scenes", "sprites_per_concept", "turns", "batch_size"):
             _at_least(getattr(self, name), 1, f"--{name.replace('_', '-')}")
 
@@ -97,6 +99,8 @@ class RunOptions:
     """Folder of the run: `checkpoints/`, TensorBoard's `logs/`, and at the end `model/`."""
     pack: Path | None = None
     """The training pack's folder; by default the one that the variable LISASEG_NANO_PACK names."""
+    start: Path | None = None
+    """A model's folder to start from, with its tokenizer, instead of fresh weights."""
     device: str | None = None
     """`cpu`, or by default the GPU where there is one."""
     bf16: bool = False
@@ -128,7 +132,10 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         _at_least(self.scenes, 1, "--scenes")
+        _at_least(len(self.concepts), 1, "the number of --concepts")
+        _at_least(self.sprites_per_concept, 1, "--sprites-per-concept")
         _at_least(self.batch_size, 1, "--batch-size")
+        _at_least(self.examples, 0, "--examples")
 
 
 def _at_least(value: int, least: int, flag: str) -> None:

@@ -11,6 +11,22 @@ from lisaseg.errors import OutputError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder; False too for what cannot be a path, such as a text of 5,000 letters."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is a file, in the same way."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def make_folder(path: Path) -> None:
     """Makes a folder and its parents; one that is there already is fine.
 
@@ -21,6 +37,18 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {path}: {_reason(error)}") from error
+
+
+def remove(path: Path) -> None:
+    """Removes a file.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    try:
+        path.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}, a result of an earlier run: {error.strerror}") from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:

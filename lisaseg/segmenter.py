@@ -102,9 +102,10 @@ class Segmenter:
             inputs = self.processor(list(images.values()), rows).to(self.lisa.device)
         replies = answer(self.lisa, self.processor.tokenizer, inputs, options.max_new_tokens, watch)
         with watch.stage("restore"):
+            said = [self.processor.tokenizer.decode(reply.token_ids) for reply in replies]
             segments = [
-                self._segments(reply, text, inputs.pixels, row)
-                for reply, (_, text), (row, _) in zip(replies, pairs, rows, strict=True)
+                self._segments(reply, raw_text, text, inputs.pixels, row)
+                for reply, raw_text, (_, text), (row, _) in zip(replies, said, pairs, rows, strict=True)
             ]
         share = {stage: seconds / len(pairs) for stage, seconds in watch.seconds.items()}
         return [
@@ -113,18 +114,20 @@ class Segmenter:
                 source=_name(source),
                 model=self.lisa.config.model_name,
                 instruction=text,
-                text=strip_seg(self.processor.tokenizer.decode(reply.token_ids)),
-                raw_text=self.processor.tokenizer.decode(reply.token_ids),
+                text=strip_seg(raw_text),
+                raw_text=raw_text,
                 segments=found,
                 timings={**share, "total": sum(share.values())},
             )
-            for key, (source, text), reply, found in zip(keys, pairs, replies, segments, strict=True)
+            for key, (source, text), raw_text, found in zip(keys, pairs, said, segments, strict=True)
         ]
 
-    def _segments(self, reply: Reply, instruction: str, pixels: Pixels, picture: int) -> tuple[Segment, ...]:
+    def _segments(
+        self, reply: Reply, raw_text: str, instruction: str, pixels: Pixels, picture: int
+    ) -> tuple[Segment, ...]:
         if len(reply.logits_Nhw) == 0:
             return ()
-        words = phrases(self.processor.tokenizer.decode(reply.token_ids), instruction)
+        words = phrases(raw_text, instruction)
         logits = self.processor.restore(reply.logits_Nhw, pixels.sizes[picture]).cpu().numpy()
         return tuple(
             Segment(index=index, phrase=phrase, logits=mask, predicted_iou=float(iou))

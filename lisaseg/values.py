@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 from lisaseg.errors import LisaError, MissingExtraError
-from lisaseg.files import make_folder, write_atomic
+from lisaseg.files import make_folder, remove, write_atomic
 from lisaseg.images import draw, masks
 
 if TYPE_CHECKING:
@@ -187,7 +187,15 @@ class Answer:
         written[f"{stem}.json"] = json.dumps(record, ensure_ascii=False, indent=2).encode("utf-8", _ODD_NAMES)
         for name, data in written.items():
             write_atomic(folder / name, data)
+        _remove_stale(folder, stem, len(self.segments))
         return [folder / name for name in written]
+
+
+def _remove_stale(folder: Path, stem: str, number: int) -> None:
+    """Masks of an earlier answer that had more of them would belong to no segment of this one."""
+    while (stale := folder / f"{stem}_mask_{number}.png").exists():
+        remove(stale)
+        number += 1
 
 
 def _png(picture: Image.Image) -> bytes:

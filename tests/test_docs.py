@@ -26,7 +26,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     exec(code, names)
     assert names["answer"].segments, "the README's first example shows a mask"
     assert (tmp_path / "overlay.png").is_file()
-    assert (tmp_path / "results" / "scene_0.json").is_file()
+    assert (tmp_path / "results" / "scene_1.json").is_file()
     assert len(names["answers"]) == 2
 
 

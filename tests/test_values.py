@@ -298,3 +298,10 @@ class TestSaveFails:
         assert names(folder) == ["yard_mask_0.png", "yard_overlay.png"]
         mask = Image.open(io.BytesIO((folder / "yard_mask_0.png").read_bytes()))
         np.testing.assert_array_equal(np.array(mask), np.where(pets.segments[0].mask, 255, 0))
+
+
+def test_masks_of_an_earlier_answer_do_not_stay(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"dog_mask_{number}.png").write_bytes(b"old")
+    answer(segment(), segment(index=1)).save(tmp_path, stem="dog")
+    assert sorted(path.name for path in tmp_path.glob("dog_mask_*")) == ["dog_mask_0.png", "dog_mask_1.png"]

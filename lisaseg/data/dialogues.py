@@ -7,11 +7,12 @@ covers, so that "the dogs" is one mask and "the dog and the cup" are two.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 
 from lisaseg.data.scenes import Scene, Thing, pick
-from lisaseg.data.vocabulary import Concept, Vocabulary, fill, listing, speakable, with_article
+from lisaseg.data.vocabulary import Vocabulary, fill, listing, speakable, with_article
 from lisaseg.language.prompts import SEG_TOKEN
 
 Mask = tuple[int, ...]
@@ -65,13 +66,13 @@ class Narrator:
 
     def group(self) -> Told | None:
         """Asks for a set ("animals"): one mask for each concept of it that is present."""
-        present = set(self._names_present())
+        present = set(self.scene.concepts)
         fitting = [
             group
             for group in self.vocabulary.sets
             if present & group.members
             and not present & group.maybe
-            and all(map(self.scene.knows_absent, group.members))
+            and all(map(self.scene.knows_absent, group.members | group.maybe))
         ]
         if not fitting or not self.scene.is_composed:
             return None
@@ -88,7 +89,7 @@ class Narrator:
             (concept, query)
             for concept in self._distinct_present()
             for query in self.vocabulary.knowledge[concept].queries[self.split]
-            if all(other not in self._names_present() and self.scene.knows_absent(other) for other in query.also)
+            if all(other not in self.scene.concepts and self.scene.knows_absent(other) for other in query.also)
         ]
         if not choices:
             return None
@@ -111,7 +112,7 @@ class Narrator:
 
     def absent(self) -> Told | None:
         """Asks for what is not there, by name or by need."""
-        present = self._names_present()
+        present = self.scene.concepts
         missing = [
             name
             for name in self.strangers
@@ -121,12 +122,11 @@ class Narrator:
             return None
         concept = pick(missing, self.rng)
         if self.rng.random() < 0.7:
-            record = self.vocabulary.concepts[concept]
-            answers = [
-                text for text in self.vocabulary.templates["answer_absent"] if record in self._spoken(text, record)
-            ]
             question = self._request(concept, 1)
-            return Told(question=question, answer=fill(pick(answers, self.rng), name=self._called(concept, plain=True)))
+            if concept not in self.known:  # a name that is never shown cannot be learned well enough to be repeated
+                return Told(question=question, answer=self._template("answer_absent_query"))
+            answers = speakable(self.vocabulary.templates["answer_absent"], self.vocabulary.concepts[concept])
+            return Told(question=question, answer=fill(pick(answers, self.rng), name=concept))
         queries = [
             query.text
             for query in self.vocabulary.knowledge[concept].queries[self.split]
@@ -143,21 +143,21 @@ class Narrator:
             return None
         number = len(self._things_of(concept))
         record = self.vocabulary.concepts[concept]
+        if record.is_plural_only:
+            return None
         question = fill(self._template("count_question"), plural=record.plural)
         if number == 1:
             return Told(question=question, answer=fill(self._template("count_answer_one"), name=concept))
-        words = {2: "two", 3: "three", 4: "four", 5: "five"}
-        return Told(
-            question=question,
-            answer=fill(self._template("count_answer"), number=words[number], plural=record.plural),
-        )
+        answer = fill(self._template("count_answer"), number=_number(number), plural=record.plural)
+        return Told(question=question, answer=answer)
 
     def identify(self) -> Told | None:
         """What is in the picture, in words alone."""
         if not self.scene.concepts or not self.scene.is_composed:
             return None
-        question = pick(self.vocabulary.templates["by_kind"]["identify_question"]["all"], self.rng)
-        named = [with_article(name) for name in sorted(self.scene.concepts)]
+        kind = "one" if len(self.scene.things) == 1 else "all"
+        question = pick(self.vocabulary.templates["by_kind"]["identify_question"][kind], self.rng)
+        named = [self._counted(name) for name in sorted(self.scene.concepts)]
         return Told(question=question, answer=f"I see {listing(named)}.")
 
     def follow_up(self, subject: str) -> Told:
@@ -183,12 +183,9 @@ class Narrator:
         question = fill(pick(templates, self.rng), name=self._called(concept))
         return self._answer(question, concept, (self._things_of(concept),))
 
-    def _names_present(self) -> tuple[str, ...]:
-        return self.scene.concepts
-
     def _distinct_present(self) -> list[str]:
         """Known concepts present whose name means no other thing of the scene."""
-        present = self._names_present()
+        present = self.scene.concepts
         return [
             name
             for name in present
@@ -198,7 +195,7 @@ class Narrator:
 
     def _some_present(self) -> str | None:
         """One of the known concepts present, those not yet asked for by name first."""
-        names = [name for name in self._names_present() if name in self.known]
+        names = [name for name in self.scene.concepts if name in self.known]
         fresh = [name for name in names if name not in self.named]
         return pick(fresh or names, self.rng) if names else None
 
@@ -207,13 +204,21 @@ class Narrator:
             index for index, thing in enumerate(self.scene.things) if self.vocabulary.covers(concept, thing.concept)
         )
 
+    def _counted(self, concept: str) -> str:
+        """`a dog`, `two dogs`, `scissors`."""
+        number = sum(thing.concept == concept for thing in self.scene.things)
+        record = self.vocabulary.concepts[concept]
+        if record.is_plural_only:
+            return concept
+        return with_article(concept) if number == 1 else f"{_number(number)} {record.plural}"
+
     def _template(self, kind: str) -> str:
         return pick(self.vocabulary.templates[kind], self.rng)
 
-    def _called(self, concept: str, *, plain: bool = False) -> str:
+    def _called(self, concept: str) -> str:
         """Its name, at times a synonym."""
-        record = self.vocabulary.concepts[concept]
-        return pick(record.synonyms, self.rng) if record.synonyms and not plain and self.rng.random() < 0.1 else concept
+        synonyms = self.vocabulary.concepts[concept].synonyms
+        return pick(synonyms, self.rng) if synonyms and self.rng.random() < 0.1 else concept
 
     def _request(self, concept: str, number: int) -> str:
         record = self.vocabulary.concepts[concept]
@@ -222,30 +227,28 @@ class Narrator:
         templates = speakable(self.vocabulary.templates["name_request"], record)
         return fill(pick(templates, self.rng), name=self._called(concept))
 
-    def _spoken(self, text: str, record: Concept) -> list[Concept]:
-        return [record] if speakable([text], record) else []
-
     def _answer(self, question: str, concept: str, masks: tuple[Mask, ...], *, explain: bool = False) -> Told:
         """An answer that names the thing right before its `[SEG]`, so that words and mask belong together."""
         record = self.vocabulary.concepts[concept]
         plural = len(masks[0]) > 1 and not record.is_plural_only
         shown = f"the {record.plural if plural else concept} {SEG_TOKEN}"
-        openings = ("They are {}.", "Sure, {}.", "Here they are: {}.", "{}.") if plural else _ONE
+        openings = _MANY if plural else _ONE
         answer = _sentence(pick(openings, self.rng).format(shown))
         if explain:
             answer = f"{answer} {pick(self.vocabulary.knowledge[concept].explanations, self.rng)}"
         return Told(question=question, answer=answer, masks=masks, subject=concept)
 
     def _answer_each(self, question: str, concepts: Sequence[str]) -> Told:
+        """One mask for each concept, of exactly that: the penguin is not among the birds where both are named."""
+        masks = tuple(tuple(i for i, t in enumerate(self.scene.things) if t.concept == name) for name in concepts)
         if len(concepts) == 1:
-            return self._answer(question, concepts[0], (self._things_of(concepts[0]),))
-        masks = tuple(self._things_of(name) for name in concepts)
+            return self._answer(question, concepts[0], masks)
         names = [
             self.vocabulary.concepts[name].plural if len(mask) > 1 else name
             for name, mask in zip(concepts, masks, strict=True)
         ]
         shown = listing([f"the {name} {SEG_TOKEN}" for name in names])
-        opening = pick(("They are {}.", "Sure, {}.", "Here they are: {}.", "{}."), self.rng)
+        opening = pick(_MANY, self.rng)
         return Told(question=question, answer=_sentence(opening.format(shown)), masks=masks)
 
     def _relations_between_twins(self) -> list[tuple[str, int]]:
@@ -260,12 +263,16 @@ class Narrator:
         return found
 
     def _relations_by_color(self) -> list[tuple[str, int]]:
+        """(question, thing) for twins whose colours nobody would confuse."""
         found = []
-        for index, thing in enumerate(self.scene.things):
-            alike = [t for t in self.scene.things if t.concept == thing.concept]
-            unique = [t.color for t in alike].count(thing.color) == 1
-            if thing.color and len(alike) > 1 and unique and all(t.color for t in alike):
-                found.append((self._relation_request("color", name=thing.concept, color=thing.color), index))
+        for concept in self._distinct_present():
+            twins = self._things_of(concept)
+            colors = [self.scene.things[index].color for index in twins]
+            if len(twins) == 2 and frozenset(colors) in _CLEARLY_APART:
+                found += [
+                    (self._relation_request("color", name=concept, color=str(color)), index)
+                    for index, color in zip(twins, colors, strict=True)
+                ]
         return found
 
     def _between(self) -> list[tuple[str, int]]:
@@ -303,7 +310,17 @@ class Narrator:
         return fill(pick(self.vocabulary.templates["relation_request"][kind], self.rng), **words)
 
 
+_MANY = ("They are {}.", "Sure, {}.", "Here they are: {}.", "{}.")
 _ONE = ("It is {}.", "Sure, it is {}.", "Sure, {}.", "{}.", "Here it is: {}.", "I found {}.")
+
+
+_HUES = ("red", "yellow", "green", "blue", "purple")
+_CLEARLY_APART = {frozenset(pair) for pair in combinations(_HUES, 2)} - {frozenset(("blue", "purple"))}
+"""Colours that a change of light does not turn into one another."""
+
+
+def _number(count: int) -> str:
+    return ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")[count]
 
 
 def _sentence(text: str) -> str:
@@ -328,13 +345,13 @@ def _compare(things: Sequence[Thing], twins: Mask) -> list[tuple[str, int]]:
 
 
 KINDS: Mapping[str, float] = {
-    "name": 0.40,
+    "name": 0.36,
     "reason": 0.20,
-    "absent": 0.13,
-    "relation": 0.11,
+    "absent": 0.18,
+    "relation": 0.09,
     "two": 0.06,
     "group": 0.05,
-    "identify": 0.03,
+    "identify": 0.04,
     "count": 0.02,
 }
 """Shares of the kinds of first turns."""

@@ -86,6 +86,12 @@ class Pack:
     backgrounds: tuple[Background, ...] = ()
     photos: tuple[Photo, ...] = ()
 
+    def require(self, concepts: Collection[str]) -> None:
+        """Raises DataError where a concept has no sprite."""
+        lacking = sorted(set(concepts) - set(self.sprites))
+        if lacking:
+            raise DataError(f"the pack has no training sprite of: {', '.join(lacking)}")
+
 
 def load_pack(folder: Path, concepts: Collection[str], *, split: str, sprites_per_concept: int | None = None) -> Pack:
     """One split of the pack, narrowed to some concepts.

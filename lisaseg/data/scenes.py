@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from lisaseg.data.pack import Pack, Photo, Sprite
+from lisaseg.data.pack import Background, Pack, Photo, Sprite
+from lisaseg.data.vocabulary import load_vocabulary
+from lisaseg.errors import DataError
 
 Item = TypeVar("Item")
 
@@ -86,7 +88,9 @@ def compose(pack: Pack, options: SceneOptions, rng: np.random.Generator) -> Scen
     background = pick(pack.backgrounds, rng)
     height, width = _canvas_size(options.canvas, rng)
     canvas = _crop(background.rgb, (height, width), rng).astype(np.float32)
-    names = [name for name in pack.sprites if name not in background.may_contain]
+    names = [name for name in pack.sprites if not _may_show(background, name)]
+    if not names:
+        raise DataError(f"every sprite of the pack may already be in its background {background.path.name}")
     things: list[Thing] = []
     full_areas: list[int] = []
     wanted = int(rng.integers(options.min_things, options.max_things + 1))
@@ -111,9 +115,14 @@ def compose(pack: Pack, options: SceneOptions, rng: np.random.Generator) -> Scen
         image=_finish(canvas, rng),
         things=tuple(things),
         ignore=np.zeros((height, width), bool),
-        knows_absent=lambda concept: concept not in background.may_contain,
+        knows_absent=lambda concept: not _may_show(background, concept),
         is_composed=True,
     )
+
+
+def _may_show(background: Background, concept: str) -> bool:
+    """Whether the background may show the concept, one of its kinds, or something it is a kind of."""
+    return any(load_vocabulary().related(concept, shown) for shown in background.may_contain)
 
 
 def from_photo(photo: Photo, canvas: int) -> Scene:
@@ -149,6 +158,7 @@ def color_name(rgb: UInt8[np.ndarray, "H W 3"], alpha: UInt8[np.ndarray, "H W"])
     names = np.full(hue.shape, "red", dtype="<U6")
     for name, limit in reversed(_HUES):
         names[hue <= limit] = name
+    names[(hue <= 25) & (value < 150)] = "brown"
     names[(saturation < 50) & (value >= 190)] = "white"
     names[(saturation < 50) & (value < 190)] = "gray"
     names[value < 55] = "black"
@@ -191,7 +201,7 @@ def _vary(
     turn[:, 2] += np.array(box) / 2 - np.array([rgba.shape[1] / 2, rgba.shape[0] / 2])
     premultiplied = rgba.astype(np.float32)
     premultiplied[..., :3] *= premultiplied[..., 3:] / 255
-    turned = cv2.warpAffine(premultiplied, turn, box, flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    turned = cv2.warpAffine(premultiplied, turn, box, flags=cv2.INTER_LINEAR)
     if rng.random() < 0.5:
         turned = turned[:, ::-1]
     alpha = turned[..., 3:]

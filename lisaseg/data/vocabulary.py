@@ -88,8 +88,9 @@ def load_vocabulary() -> Vocabulary:
 
 
 def with_article(name: str) -> str:
-    """`dog` -> `a dog`, `apple` -> `an apple`."""
-    return f"{'an' if name[0] in 'aeiou' and not name.startswith(('uni', 'ute', 'eu')) else 'a'} {name}"
+    """`dog` -> `a dog`, `apple` -> `an apple`, `hourglass` -> `an hourglass`."""
+    vowel = name[0] in "aeiou" and not name.startswith(("uni", "ute", "eu"))
+    return f"{'an' if vowel or name.startswith('hour') else 'a'} {name}"
 
 
 def fill(template: str, **words: str) -> str:

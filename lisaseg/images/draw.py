@@ -1,5 +1,6 @@
 """Masks drawn over their picture: each in its own colour, outlined, with a short label."""
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -7,15 +8,21 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from lisaseg.images.masks import bbox
+
+Box = tuple[int, int, int, int]
+"""xyxy in pixels, x1 and y1 exclusive."""
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 PALETTE = (
-    (230, 80, 20),
-    (0, 130, 240),
-    (0, 165, 110),
-    (220, 60, 160),
-    (245, 175, 0),
-    (95, 60, 190),
-    (60, 200, 235),
-    (150, 105, 45),
+    (0, 120, 240),
+    (240, 110, 0),
+    (0, 170, 115),
+    (225, 95, 175),
+    (250, 205, 0),
+    (90, 50, 170),
+    (80, 200, 240),
+    (140, 70, 30),
 )
 """RGB colours that stay apart for colour-blind eyes, after Okabe and Ito; they repeat after the eighth mask."""
 
@@ -37,7 +44,7 @@ def overlay(
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must be between 0 and 1, got {opacity}")
     canvas = image.copy()
-    line = max(1, round(_side(image.shape[0], image.shape[1]) / 350))
+    line = max(1, round(_side(image.shape[:2]) / 240))
     for index, mask in enumerate(masks):
         color = np.array(PALETTE[index % len(PALETTE)], np.float32)
         canvas[mask] = (canvas[mask] * (1 - opacity) + color * opacity).astype(np.uint8)
@@ -45,48 +52,61 @@ def overlay(
         cv2.drawContours(canvas, contours, -1, (255, 255, 255), line + 2 * (line > 1), cv2.LINE_AA)
         cv2.drawContours(canvas, contours, -1, color.tolist(), line, cv2.LINE_AA)
     drawn = Image.fromarray(canvas)
+    taken: list[Box] = []
     for index, (mask, label) in enumerate(zip(masks, labels, strict=False)):
-        if label and mask.any():
-            _tag(drawn, mask, label, PALETTE[index % len(PALETTE)])
+        if label.strip() and mask.any():
+            taken += _tag(drawn, mask, label, PALETTE[index % len(PALETTE)], taken)
     return drawn
 
 
-def _tag(picture: Image.Image, mask: Bool[np.ndarray, "H W"], label: str, color: tuple[int, int, int]) -> None:
-    """A label on the mask's colour at the mask's middle; left out where the picture is too small to read one."""
-    size = max(9, round(_side(*picture.size) / 38))
+def _side(shape: Sequence[int]) -> float:
+    """Side in pixels of the square that measures sizes: the picture's area, but no panorama's length."""
+    height, width = shape
+    return min(math.sqrt(height * width), 5.0 * min(height, width))
+
+
+def _tag(
+    picture: Image.Image, mask: Bool[np.ndarray, "H W"], label: str, color: tuple[int, int, int], taken: Sequence[Box]
+) -> list[Box]:
+    """Draws a label on the mask's colour and returns its box; none where the picture is too small to read one."""
+    size = max(9, round(_side(picture.size) / 30))
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size)
-    text = _shorten(label, pen, font, picture.width - size)
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     pad = max(2, size // 4)
-    width, height = right - left + 2 * pad, bottom - top + 2 * pad
-    if not text or width > picture.width or height > picture.height:
-        return
-    x, y = _middle(mask)
-    x = min(max(0, x - width // 2), picture.width - width)
-    y = min(max(0, y - height // 2), picture.height - height)
-    pen.rounded_rectangle((x, y, x + width, y + height), radius=pad, fill=color)
-    pen.text((x + pad - left, y + pad - top), text, font=font, fill=_readable_on(color))
+    room = min(picture.width, max(3 * picture.width // 5, 8 * size)) - 2 * pad
+    text = _shorten(label, pen, font, room)
+    top, bottom = pen.textbbox((0, 0), "Ag", font=font)[1::2]  # the same height for all words
+    width, height = math.ceil(pen.textlength(text, font=font)) + 2 * pad, math.ceil(bottom - top) + 2 * pad
+    if not text or width > picture.width or 3 * height > picture.height:
+        return []
+    x0, y0, x1, y1 = _place((width, height), bbox(mask), picture.size, taken)
+    pen.rounded_rectangle((x0, y0, x1 - 1, y1 - 1), radius=pad, fill=color)
+    pen.text((x0 + pad, y0 + pad - top), text, font=font, fill=_readable_on(color))
+    return [(x0, y0, x1, y1)]
 
 
-def _side(height: int, width: int) -> int:
-    """The side that lines and letters are scaled by: the long one, but a strip counts as 4 times as long as wide."""
-    return min(max(height, width), 4 * min(height, width))
+def _place(size: tuple[int, int], around: Box, frame: tuple[int, int], taken: Sequence[Box]) -> Box:
+    """Where a tag goes: above the thing, below it or across its top, middle or bottom, within the frame.
+
+    The first of these places that hides no other tag, or the one above where there is none.
+    """
+    width, height = size
+    x0, y0, x1, y1 = around
+    x = min(max(0, (x0 + x1 - width) // 2), frame[0] - width)
+    heights = (y0 - height, y1, y0, (y0 + y1 - height) // 2, y1 - height)
+    fitting = [y for y in heights if 0 <= y <= frame[1] - height]
+    places = [(x, y, x + width, y + height) for y in fitting or [min(max(0, y0), frame[1] - height)]]
+    return next((place for place in places if not any(_overlap(place, other) for other in taken)), places[0])
 
 
-def _middle(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int]:
-    """x, y of the mask's innermost pixel, so that the tag lies on the thing even if it is bent."""
-    distance = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-    return int(x), int(y)
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _shorten(
-    label: str, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
-) -> str:
-    """The label on one line, or its beginning and an ellipsis, at most 32 characters and as wide as given."""
-    line = " ".join(label.split())
-    text = line if len(line) <= 32 else f"{line[:31].rstrip()}…"
+def _shorten(label: str, pen: ImageDraw.ImageDraw, font: Font, width: int) -> str:
+    """The label, or its beginning and an ellipsis, at most 32 characters, in one line and as wide as given."""
+    text = " ".join(label.split())
+    text = text if len(text) <= 32 else f"{text[:31].rstrip()}…"
     while text and pen.textlength(text, font=font) > width:
         text = f"{text.removesuffix('…')[:-1].rstrip()}…" if len(text) > 2 else ""
     return text

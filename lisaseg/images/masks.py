@@ -25,7 +25,9 @@ def from_rle(rle: dict[str, Any]) -> Bool[np.ndarray, "H W"]:
 def to_polygons(mask: Bool[np.ndarray, "H W"]) -> list[list[float]]:
     """Outlines as COCO polygons, `[x0, y0, x1, y1, ...]` in pixels, one for each connected part.
 
-    Polygons have no holes: a hole is filled, and parts of fewer than three corners are left out. Run lengths are exact.
+    Corners are the middles of the outermost pixels: `cv2.fillPoly` draws the part again exactly, tools that take
+    corners for edges draw it up to half a pixel thinner. Polygons have no holes: a hole is filled. Parts of fewer than
+    three corners (single pixels, straight lines) are left out. Run lengths are exact.
     """
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [contour.reshape(-1).astype(float).tolist() for contour in contours if len(contour) >= 3]

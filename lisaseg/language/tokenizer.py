@@ -117,7 +117,8 @@ class Tokenizer:
                     run.append(number)
                 continue
             if run:
-                words.append(self._pieces.decode(run).strip())
+                spelled = self._pieces.decode(run).strip()
+                words.append(spelled.replace(SEG_TOKEN, "SEG"))  # letters that look like the token are not it
                 run = []
             if number is not None:
                 words.append(self._text_of_added[number])

@@ -50,7 +50,8 @@ def answer(lisa: Lisa, tokenizer: Tokenizer, inputs: Inputs, max_new_tokens: int
         vlm_IPD = lisa.see(inputs.pixels.vlm)
     with watch.stage("sam_encoder"):
         segmenter_ICHW = lisa.look(inputs.pixels.segmenter)
-    embeddings_BLD = lisa.embed(inputs.token_ids_BL, vlm_IPD, inputs.picture_of_row_B)
+    with watch.stage("prefill"):
+        embeddings_BLD = lisa.embed(inputs.token_ids_BL, vlm_IPD, inputs.picture_of_row_B)
     tokens, states = _decode(lisa, tokenizer, embeddings_BLD, inputs, max_new_tokens, watch)
     with watch.stage("mask_decoder"):
         counts = [len(row) for row in states]

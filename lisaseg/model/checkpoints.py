@@ -5,20 +5,27 @@ A folder holds `config.json` (`model_type: lisaseg`), safetensors weights, `toke
 """
 
 import json
+import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    StrictDataclassError,
+)
 from huggingface_hub.utils import enable_progress_bars
 from safetensors import SafetensorError
 from transformers.utils import logging
 
 from lisaseg.config import BUNDLED, LoadOptions
 from lisaseg.errors import CheckpointError
-from lisaseg.files import make_folder
+from lisaseg.files import is_file, is_folder, make_folder, write_atomic
 from lisaseg.model.configuration import LisaConfig
 from lisaseg.model.devices import choose_device
 from lisaseg.model.lisa import Lisa
@@ -33,9 +40,9 @@ def find_model(name: str) -> Path:
     """
     if name in BUNDLED:
         return Path(str(files("lisaseg").joinpath(name)))
-    if Path(name).is_dir():
+    if is_folder(name):
         return Path(name)
-    if Path(name).exists():
+    if is_file(name):
         raise CheckpointError(f"{name} is a file; a model is a folder with a config.json, or a hub id")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise CheckpointError(
@@ -90,12 +97,20 @@ def _read_config(folder: Path) -> LisaConfig:
         raise CheckpointError(f"{folder} holds no model: it has no config.json") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
-    if record.get("model_type") != LisaConfig.model_type:
+    kind = record.get("model_type", "nameless") if isinstance(record, dict) else "nameless"
+    if kind != LisaConfig.model_type:
         raise CheckpointError(
-            f"{folder} is a {record.get('model_type', 'nameless')!r} model; expected one that lisaseg has written "
+            f"{folder} is a {kind!r} model; expected one that lisaseg has written "
             f"(model_type {LisaConfig.model_type!r})"
         )
-    return LisaConfig.from_dict(record)
+    try:
+        config = LisaConfig.from_dict(record)
+        fits = 0 < config.num_image_tokens < config.max_prompt_tokens < config.text.max_position_embeddings
+    except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError, StrictDataclassError) as error:
+        raise CheckpointError(f"{path} describes no LISA network: {' '.join(str(error).split())}") from error
+    if not fits:
+        raise CheckpointError(f"{path} leaves no room for words: picture, prompt and positions do not fit each other")
+    return config
 
 
 def _read_weights(folder: Path, config: LisaConfig, dtype: torch.dtype) -> Lisa:
@@ -127,5 +142,8 @@ def save_model(lisa: Lisa, processor: Processor, folder: Path, dtype: torch.dtyp
     """Writes a model that `load_model` reads back, its weights in `dtype`; the model given is not changed."""
     make_folder(folder)
     weights = {name: tensor.to(dtype) for name, tensor in lisa.state_dict().items()}
-    lisa.save_pretrained(folder, state_dict=weights)
-    processor.save(folder)
+    with tempfile.TemporaryDirectory() as room:
+        lisa.save_pretrained(room, state_dict=weights)
+        processor.save(Path(room))
+        for file in sorted(Path(room).iterdir()):
+            write_atomic(folder / file.name, file.read_bytes())

@@ -43,6 +43,11 @@ class LisaConfig(PreTrainedConfig):
         return cast(int, cast(SamVisionConfig, self.segmenter_config.vision_config).image_size)
 
     @property
+    def segmenter_cells(self) -> int:
+        """Side of the segmenter's image embedding in patches."""
+        return self.segmenter_side // cast(int, cast(SamVisionConfig, self.segmenter_config.vision_config).patch_size)
+
+    @property
     def prompt_width(self) -> int:
         """Width of the segmenter's prompt embeddings."""
         return cast(SamPromptEncoderConfig, self.segmenter_config.prompt_encoder_config).hidden_size

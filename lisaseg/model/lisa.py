@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamModel
 
@@ -108,8 +108,8 @@ class Lisa(PreTrainedModel):
 
 def states_before(
     states_BLD: Float[Tensor, "B L D"], token_ids_BL: Int[Tensor, "B L"], seg_id: int
-) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"], Bool[Tensor, "B L"]]:
-    """The states that predict each `[SEG]` (one position before it), the rows they are of, and where they stand."""
+) -> tuple[Float[Tensor, "N D"], Int[Tensor, " N"]]:
+    """The states that predict each `[SEG]` (one position before it), and the rows they are of."""
     predicts_seg_BL = torch.zeros_like(token_ids_BL, dtype=torch.bool)
     predicts_seg_BL[:, :-1] = token_ids_BL[:, 1:] == seg_id
-    return states_BLD[predicts_seg_BL], predicts_seg_BL.nonzero()[:, 0], predicts_seg_BL
+    return states_BLD[predicts_seg_BL], predicts_seg_BL.nonzero()[:, 0]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
@@ -75,7 +76,7 @@ class Processor:
         """Reads the tokenizer and `preprocessor_config.json` of a saved model."""
         try:
             vlm_images = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"no readable preprocessor_config.json in {folder}: {error}") from error
         return cls(config, Tokenizer.load(folder), vlm_images)
 
@@ -111,7 +112,7 @@ class Processor:
         if answer is None and not question.strip():
             raise InstructionError("the instruction is empty; say what to segment, such as 'Segment the dog.'")
         # a person who writes "<image>" means the word: the picture has its own place
-        turns = [(question.replace(IMAGE_MARKER, "image"), answer) for question, answer in dialogue]
+        turns = [(_readable(question).replace(IMAGE_MARKER, "image"), answer) for question, answer in dialogue]
         ids = self.tokenizer.encode_with_image(render(self.template, turns))
         place = ids.index(IMAGE_ID)
         ids[place : place + 1] = [IMAGE_ID] * self.config.num_image_tokens
@@ -124,9 +125,9 @@ class Processor:
 
     def pixels(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Pixels:
         """What both encoders read of some pictures."""
-        vlm = self.vlm_images(list(images), input_data_format="channels_last", return_tensors="pt")
-        thick = [_thick(image, self.segmenter_side) for image in images]
-        segmenter = self.segmenter_images(thick, input_data_format="channels_last", return_tensors="pt")
+        seen = [_not_vanishing(image, self.segmenter_side) for image in images]
+        vlm = self.vlm_images(seen, input_data_format="channels_last", return_tensors="pt")
+        segmenter = self.segmenter_images(seen, input_data_format="channels_last", return_tensors="pt")
         return Pixels(
             vlm=vlm["pixel_values"].float(),
             segmenter=segmenter["pixel_values"].float(),
@@ -144,8 +145,15 @@ class Processor:
         return interpolate(square[..., :height, :width], size.original, mode="bilinear", align_corners=False)[:, 0]
 
 
-def _thick(image: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "height width 3"]:
-    """A picture so thin that resizing would leave nothing of it, thickened by repeating its pixels."""
+def _not_vanishing(image: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "height width 3"]:
+    """A picture so thin that nothing of it would be left at that side, shrunk to `side` x 1 here and now."""
     height, width, _ = image.shape
-    least = -(-max(height, width) // side)
-    return image.repeat(-(-least // height), axis=0).repeat(-(-least // width), axis=1)
+    if min(height, width) * side * 2 >= max(height, width):
+        return image
+    size = (side, 1) if width > height else (1, side)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _readable(text: str) -> str:
+    """The text with what is no Unicode, such as bytes of another encoding on the command line, as question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")

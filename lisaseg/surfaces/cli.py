@@ -22,6 +22,7 @@ from tyro.extras import SubcommandApp
 from lisaseg import __version__
 from lisaseg.config import BUNDLED, EvaluateOptions, GenerateOptions, ImageLimits, LoadOptions, NanoRecipe, RunOptions
 from lisaseg.errors import ImageError, LisaError, MissingExtraError
+from lisaseg.files import is_file, is_folder
 from lisaseg.surfaces import terminal
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from lisaseg.values import Answer
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes; usage errors are found while the flags are read, and code 1 is all the rest."""
+"""Exit codes: usage errors are found while the flags are read, 130 is Ctrl-C as in every shell, 1 is all the rest."""
 DEFAULT_OUT = Path("lisaseg_out")
 """Where `segment` writes unless told otherwise."""
 
@@ -65,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # whoever reads the output has seen enough
         terminal.forget_stdout()
+        return FAILED
+    except OSError as error:  # the output itself, such as a full disk behind a redirection
+        terminal.forget_stdout()
+        terminal.complain(f"cannot write {error.filename or 'the output'}: {error.strerror or error}")
         return FAILED
     return code
 
@@ -134,7 +139,7 @@ class SegmentCommand:
             raise ValueError(
                 f"expected IMAGE [IMAGE ...] INSTRUCTION, got {given}; put the instruction last, in quotes"
             )
-        if _is_file(self.words[-1]):
+        if is_file(self.words[-1]):
             raise ValueError(
                 f"expected an instruction last, got the file {self.words[-1]!r}; put one after the pictures"
             )
@@ -158,7 +163,7 @@ class SegmentCommand:
         return FAILED if failed else DONE
 
     def _load(self) -> "Segmenter":
-        is_here = self.model in BUNDLED or Path(self.model).is_dir()
+        is_here = self.model in BUNDLED or is_folder(self.model)
         with terminal.waiting(f"Loading {self.model}", is_shown=is_here):  # a download shows bars of its own
             from lisaseg.model.checkpoints import quieten_libraries
             from lisaseg.segmenter import Segmenter
@@ -290,13 +295,6 @@ class EvaluateNanoCommand:
         else:
             terminal.show_scores(report)
         return DONE
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except OSError:  # such as an instruction longer than a path may be
-        return False
 
 
 def _distinct_stems(images: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
+from math import isqrt
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,8 +26,8 @@ from lisaseg.data.dialogues import Narrator, Told, write_dialogue
 from lisaseg.data.pack import Pack, find_pack, load_pack
 from lisaseg.data.scenes import Scene, SceneOptions, compose, from_photo, pick
 from lisaseg.data.vocabulary import Vocabulary, load_vocabulary
-from lisaseg.errors import DataError
-from lisaseg.model.checkpoints import save_model
+from lisaseg.files import make_folder
+from lisaseg.model.checkpoints import load_model, save_model
 from lisaseg.model.configuration import LisaConfig
 from lisaseg.model.devices import choose_device
 from lisaseg.model.lisa import Lisa, Pictures, states_before
@@ -34,6 +35,10 @@ from lisaseg.model.processor import Processor
 from lisaseg.training.losses import IGNORE_LABEL, answer_loss, bce_loss, dice_loss, predicted_iou_loss
 from lisaseg.training.recipes import nano_config, nano_images, train_tokenizer
 
+WEIGHTS = {"answer": 1.0, "bce": 2.0, "dice": 1.0, "iou": 0.2, "patch_segmenter": 1.0, "patch_vlm": 0.5}
+"""Weights of the losses. Answer, BCE and dice are LISA's, but dice counts twice as much as there and masks are compared
+on the decoder's own grid with shares of pixels, as nano's are too coarse for the picture's size. The rest is its own.
+"""
 STRANGER_SHARE = 0.4
 """How often a thing that is asked for in vain is one that nano does not know at all."""
 
@@ -65,7 +70,7 @@ class SceneLessons(Dataset):
             "vlm_pixels": pixels.vlm,
             "segmenter_pixels": pixels.segmenter,
             "masks": np.array([_square(mask.astype(np.float32), side, side // 4) for mask in masks], np.float32),
-            **concept_maps(scene, self.recipe.concepts, side),
+            **concept_maps(scene, self.recipe.concepts, self.processor.config),
         }
 
     def _scene(self, rng: np.random.Generator, *, allow_photo: bool) -> Scene:
@@ -93,21 +98,23 @@ def labelled(processor: Processor, turns: Sequence[tuple[str, str]]) -> tuple[li
     return ids, labels
 
 
-def concept_maps(scene: Scene, concepts: Sequence[str], side: int) -> dict[str, Any]:
+def concept_maps(scene: Scene, concepts: Sequence[str], config: LisaConfig) -> dict[str, Any]:
     """For each patch of either encoder, the shares of each concept (0 = none of them), and how much is labelled."""
-    index = np.zeros(scene.ignore.shape, np.uint8)
+    side, cells = config.segmenter_side, config.segmenter_cells
+    vlm_cells = isqrt(config.num_image_tokens)
+    index = np.zeros(scene.ignore.shape, np.int32)
     for thing in scene.things:
         if thing.concept in concepts:
             index[thing.mask] = concepts.index(thing.concept) + 1
     labelled_pixels = ~scene.ignore
     if not scene.is_composed:  # only what is labelled is certain: the rest of a photograph may hold anything
         labelled_pixels &= index > 0
-    segmenter = np.zeros((len(concepts) + 1, side // 16, side // 16), np.float32)
-    vlm = np.zeros((len(concepts) + 1, 7, 7), np.float32)
+    segmenter = np.zeros((len(concepts) + 1, cells, cells), np.float32)
+    vlm = np.zeros((len(concepts) + 1, vlm_cells, vlm_cells), np.float32)
     for number in np.unique(index):
         plane = ((index == number) & labelled_pixels).astype(np.float32)
-        segmenter[number] = _square(plane, side, side // 16)
-        vlm[number] = cv2.resize(plane, (7, 7), interpolation=cv2.INTER_AREA)
+        segmenter[number] = _square(plane, side, cells)
+        vlm[number] = cv2.resize(plane, (vlm_cells, vlm_cells), interpolation=cv2.INTER_AREA)
     return {"concepts_segmenter": segmenter, "concepts_vlm": vlm}
 
 
@@ -166,10 +173,10 @@ class NanoLearner(nn.Module):
             "patch_segmenter": _patch_loss(self.segmenter_head(segmenter_IPC), batch["concepts_segmenter"]),
             "patch_vlm": _patch_loss(self.vlm_head(pictures.vlm_IPD), batch["concepts_vlm"]),
         }
-        total = losses["patch_segmenter"] + 0.5 * losses["patch_vlm"]
+        total = sum((WEIGHTS[name] * loss for name, loss in losses.items()), torch.zeros(()))
         if len(batch["ids"]):
             words = self._dialogue_losses(batch, pictures)
-            total = total + words["answer"] + 2 * words["bce"] + words["dice"] + 0.2 * words["iou"]
+            total = total + sum(WEIGHTS[name] * words[name] for name in words)
             losses |= words
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 
@@ -180,7 +187,7 @@ class NanoLearner(nn.Module):
         ids, labels = batch["ids"], batch["labels"]
         embeddings = self.lisa.embed(ids, pictures.vlm_IPD, batch["picture_of_row"])
         states_BLD = self.lisa.read(embeddings, batch["attention_mask"], use_cache=False)
-        states_ND, rows_N, _ = states_before(states_BLD, ids, self.seg_id)
+        states_ND, rows_N = states_before(states_BLD, ids, self.seg_id)
         logits, predicted_iou = self.lisa.draw(states_ND, pictures.segmenter_ICHW, batch["picture_of_row"][rows_N])
         masks = batch["masks"]
         return {
@@ -236,14 +243,12 @@ def train_nano(recipe: NanoRecipe, run: RunOptions) -> Path:
     vocabulary = load_vocabulary()
     source = find_pack(run.pack)
     pack = load_pack(source, recipe.concepts, split="train", sprites_per_concept=recipe.sprites_per_concept)
-    lacking = sorted(set(recipe.concepts) - set(pack.sprites))
-    if lacking:
-        raise DataError(f"the pack at {source} has no training sprite of: {', '.join(lacking)}")
+    pack.require(recipe.concepts)
+    make_folder(run.out)
     torch.manual_seed(recipe.seed)
-    tokenizer = train_tokenizer(vocabulary)
-    config = nano_config(len(tokenizer))
-    processor = Processor(config, tokenizer, nano_images())
-    learner = NanoLearner(build(config), tokenizer.seg_id, len(recipe.concepts))
+    lisa, processor = load_model(str(run.start), LoadOptions(device="cpu")) if run.start else _fresh(vocabulary)
+    tokenizer = processor.tokenizer
+    learner = NanoLearner(lisa.train(), tokenizer.seg_id, len(recipe.concepts))
     trainer = NanoTrainer(
         model=learner,
         args=_arguments(recipe, run),
@@ -257,6 +262,13 @@ def train_nano(recipe: NanoRecipe, run: RunOptions) -> Path:
     return folder
 
 
+def _fresh(vocabulary: Vocabulary) -> tuple[Lisa, Processor]:
+    """A new tokenizer and a network that knows nothing."""
+    tokenizer = train_tokenizer(vocabulary)
+    config = nano_config(len(tokenizer))
+    return build(config), Processor(config, tokenizer, nano_images())
+
+
 def build(config: LisaConfig) -> Lisa:
     """A network with fresh weights; SAM's random positions get the spread of the original, 1."""
     lisa = Lisa(config)
@@ -266,7 +278,7 @@ def build(config: LisaConfig) -> Lisa:
 
 def _arguments(recipe: NanoRecipe, run: RunOptions) -> TrainingArguments:
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.out / "logs")
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(run.out / "checkpoints"),
         per_device_train_batch_size=recipe.batch_size,
         num_train_epochs=1,
@@ -287,3 +299,5 @@ def _arguments(recipe: NanoRecipe, run: RunOptions) -> TrainingArguments:
         report_to=["tensorboard"],
         seed=recipe.seed,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # rows point at pictures of their batch, which DataParallel would split
+    return arguments

@@ -191,3 +191,28 @@ def test_an_empty_scene_can_only_be_refused() -> None:
 def test_all_kinds_have_a_writer() -> None:
     assert all(callable(getattr(Narrator, kind)) for kind in KINDS)
     assert sum(KINDS.values()) == pytest.approx(1)
+
+
+def test_where_kinds_are_named_apart_no_mask_covers_both() -> None:
+    made = scene(("bird", 0, 0, 20, 20), ("eagle", 50, 50, 70, 70))
+    found = [told for seed in range(40) if (told := narrator(made, seed).group()) and len(told.masks) == 2]
+    assert found
+    assert all(told.masks == ((0,), (1,)) for told in found)
+
+
+def test_several_of_a_kind_are_counted_in_the_list() -> None:
+    told = narrator(scene(DOG, CAT, ("dog", 50, 50, 70, 70))).identify()
+    assert told is not None
+    assert told.answer == "I see a cat and two dogs."
+
+
+def test_one_thing_is_asked_for_as_this() -> None:
+    told = narrator(scene(DOG)).identify()
+    assert told is not None
+    assert told.question in load_vocabulary().templates["by_kind"]["identify_question"]["one"]
+
+
+def test_what_nobody_ever_shows_is_refused_without_its_name() -> None:
+    told = narrator(scene(DOG), strangers=("tractor",)).absent()
+    assert told is not None
+    assert "tractor" not in told.answer

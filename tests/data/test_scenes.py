@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from lisaseg.data.pack import Pack, load_pack
 from lisaseg.data.scenes import Scene, SceneOptions, color_name, compose, from_photo
+from lisaseg.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +105,16 @@ def test_union_joins_things(pack: Pack) -> None:
     both = made.union([0, 1])
     assert np.array_equal(both, made.things[0].mask | made.things[1].mask)
     assert cv2.countNonZero(both.astype(np.uint8)) == made.things[0].area + made.things[1].area
+
+
+def test_a_background_that_may_show_a_tree_is_not_free_of_palm_trees(pack: Pack) -> None:
+    wooded = replace(pack, backgrounds=(replace(pack.backgrounds[0], may_contain=frozenset({"tree"})),))
+    made = scene(wooded, 0)
+    assert not made.knows_absent("palm tree")
+    assert made.knows_absent("boat")
+
+
+def test_a_pack_whose_backgrounds_show_everything_is_refused(pack: Pack) -> None:
+    full = replace(pack, backgrounds=(replace(pack.backgrounds[0], may_contain=frozenset(pack.sprites)),))
+    with pytest.raises(DataError, match="may already be in its background"):
+        scene(full, 0)

@@ -3,8 +3,15 @@ import numpy as np
 import pytest
 
 from lisaseg.images.draw import PALETTE, overlay
+from lisaseg.images.masks import bbox
 
 GREY = np.full((120, 160, 3), 100, np.uint8)
+COLOUR_BLIND = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+"""Linear RGB as such eyes see it: Machado, Oliveira and Fernandes 2009, severity 1."""
 
 
 def box_mask(x0: int, y0: int, x1: int, y1: int, shape: tuple[int, int] = (120, 160)) -> np.ndarray:
@@ -19,6 +26,11 @@ def drawn(
     picture = overlay(image, masks, labels, opacity)
     assert picture.mode == "RGB"
     return np.array(picture)
+
+
+def tag_of(mask: np.ndarray, label: str = "cup", image: np.ndarray = GREY) -> tuple[int, int, int, int]:
+    """The box of what a label adds, xyxy, x1 and y1 exclusive."""
+    return bbox((drawn(mask, image=image) != drawn(mask, image=image, labels=(label,))).any(axis=2))
 
 
 def beyond(mask: np.ndarray, pixels: int = 3) -> np.ndarray:
@@ -36,7 +48,7 @@ class TestTint:
         image = np.random.default_rng(0).integers(0, 256, GREY.shape, dtype=np.uint8)
         mask = box_mask(40, 30, 120, 90)
         far = beyond(mask)
-        np.testing.assert_array_equal(drawn(mask, image=image, labels=("box",))[far], image[far])
+        np.testing.assert_array_equal(drawn(mask, image=image)[far], image[far])
 
     def test_the_picture_given_stays_as_it_is(self) -> None:
         image = GREY.copy()
@@ -74,21 +86,38 @@ class TestTint:
 
 
 class TestTags:
-    def test_a_tag_lies_on_its_mask_in_its_colour(self) -> None:
+    def test_a_tag_stands_on_its_mask_in_its_colour_and_hides_nothing_of_it(self) -> None:
         mask = box_mask(60, 40, 150, 110)
-        plain, tagged = drawn(mask), drawn(mask, labels=("cup",))
-        rows, columns = np.nonzero((plain != tagged).any(axis=2))
-        assert len(rows) > 0
-        assert mask[rows, columns].all()
-        assert (tagged[rows, columns] == PALETTE[0]).all(axis=1).sum() > 20
+        x0, y0, x1, y1 = tag_of(mask)
+        assert y1 == 40
+        assert 60 <= x0 < x1 <= 150
+        tagged = drawn(mask, labels=("cup",))
+        assert (tagged[y0:y1, x0:x1] == PALETTE[0]).all(axis=2).mean() > 0.3
 
-    def test_a_tag_at_the_edge_stays_in_the_picture(self) -> None:
-        corner = box_mask(150, 110, 160, 120)
-        plain, tagged = drawn(corner), drawn(corner, labels=("corner",))
-        rows, columns = np.nonzero((plain != tagged).any(axis=2))
-        assert columns.max() == 159
-        assert columns.min() < 140
-        assert rows.max() == 119
+    @pytest.mark.parametrize(
+        ("box", "edge"),
+        [((0, 110, 10, 120), (0, 110)), ((150, 0, 160, 10), (160, 10)), ((150, 110, 160, 120), (160, 110))],
+        ids=["lower left", "upper right", "lower right"],
+    )
+    def test_a_tag_at_the_edge_stays_in_the_picture(
+        self, box: tuple[int, int, int, int], edge: tuple[int, int]
+    ) -> None:
+        x0, y0, x1, y1 = tag_of(box_mask(*box))
+        assert edge[0] in (x0, x1)
+        assert edge[1] in (y0, y1)
+
+    def test_the_tag_of_a_thing_that_fills_the_picture_is_inside(self) -> None:
+        x0, y0, x1, _ = tag_of(np.ones((120, 160), bool))
+        assert y0 == 0
+        assert (x0 + x1) / 2 == pytest.approx(80, abs=1)
+
+    def test_tags_do_not_hide_each_other(self) -> None:
+        mask = box_mask(30, 40, 130, 100)
+        one, two = tag_of(mask), tag_of(mask, "lid")
+        both = drawn(mask, mask, labels=("cup", "lid")) != drawn(mask, mask)
+        rows = np.flatnonzero(both.any(axis=(1, 2)))
+        assert (one[3], rows.min()) == (40, one[1])
+        assert rows.max() + 1 == 100 + two[3] - two[1]
 
     def test_a_missing_or_empty_label_draws_no_tag(self) -> None:
         masks = box_mask(10, 10, 70, 60), box_mask(80, 10, 150, 60)
@@ -127,14 +156,23 @@ class TestSizes:
     @pytest.mark.parametrize("shape", [(200, 20_000), (20_000, 200)])
     def test_a_strip_has_thin_outlines_and_small_tags(self, shape: tuple[int, int]) -> None:
         image, mask = np.zeros((*shape, 3), np.uint8), box_mask(60, 60, 140, 140, shape)
-        far = beyond(mask, 4)
-        plain, tagged = drawn(mask, image=image), drawn(mask, image=image, labels=("cup",))
-        assert (plain[far] == 0).all()
-        assert (tagged != plain).any()
-        assert (tagged[far] == 0).all()
+        assert (drawn(mask, image=image)[beyond(mask, 4)] == 0).all()
+        x0, y0, x1, y1 = tag_of(mask, image=image)
+        assert 50 <= x0 < x1 <= 150
+        assert 55 <= y1 <= 60  # its lowest rows lie on the outline, which has its colour
+        assert 12 < y1 - y0 < 60
 
     def test_a_huge_picture_has_a_readable_tag(self) -> None:
         image, mask = np.zeros((1500, 2000, 3), np.uint8), box_mask(500, 500, 1500, 1000, (1500, 2000))
-        rows, columns = np.nonzero((drawn(mask, image=image) != drawn(mask, image=image, labels=("cup",))).any(axis=2))
-        assert 40 < np.ptp(rows) < 150
-        assert 80 < np.ptp(columns) < 300
+        x0, y0, x1, y1 = tag_of(mask, image=image)
+        assert 40 < y1 - y0 < 150
+        assert 80 < x1 - x0 < 300
+
+
+@pytest.mark.parametrize("eyes", COLOUR_BLIND)
+def test_colours_stay_apart(eyes: str) -> None:
+    """At least as far as any two of Okabe and Ito's own colours: CIE76 distance 16."""
+    linear = (np.array(PALETTE, np.float32) / 255) ** 2.2 @ np.array(COLOUR_BLIND[eyes], np.float32).T
+    lab = cv2.cvtColor((linear.clip(0, 1) ** (1 / 2.2))[None], cv2.COLOR_RGB2LAB)[0]
+    distances = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 1000 * np.eye(len(PALETTE))
+    assert distances.min() > 16

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lisaseg.config import LoadOptions
-from lisaseg.errors import CheckpointError, DeviceError
+from lisaseg.errors import CheckpointError, DeviceError, OutputError
 from lisaseg.model.checkpoints import find_model, load_model, save_model
 
 
@@ -115,3 +115,33 @@ def test_a_tokenizer_of_another_model_is_refused(copy: Path) -> None:
 def test_an_absent_device_is_refused(tiny_model: str, device: str, message: str) -> None:
     with pytest.raises(DeviceError, match=message):
         load_model(tiny_model, LoadOptions(device=device))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("vlm_config", {"text_config": "llama"}), ("max_prompt_tokens", "many"), ("max_prompt_tokens", 100_000)],
+)
+def test_a_configuration_that_makes_no_network_is_refused(copy: Path, key: str, value: object) -> None:
+    record = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**record, key: value}))
+    with pytest.raises(CheckpointError, match=r"describes no LISA network|leaves no room for words"):
+        load_model(str(copy), LoadOptions())
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "added_tokens.json"])
+def test_a_list_in_place_of_a_record_is_refused(copy: Path, name: str) -> None:
+    (copy / name).write_text("[]")
+    with pytest.raises(CheckpointError):
+        load_model(str(copy), LoadOptions())
+
+
+def test_a_name_too_long_for_a_path_is_an_unknown_model() -> None:
+    with pytest.raises(CheckpointError, match="unknown model"):
+        find_model("a" * 5000)
+
+
+def test_a_model_that_cannot_be_written_leaves_nothing(tiny_model: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    lisa, processor = load_model(tiny_model, LoadOptions())
+    with pytest.raises(OutputError):
+        save_model(lisa, processor, tmp_path / "file" / "model")

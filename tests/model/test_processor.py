@@ -79,3 +79,13 @@ def test_segmenter_pixels_are_normalised_and_padded_with_zero_after_that(process
     expected = (torch.ones(3) - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(white[0, :, 0, 0], expected, atol=1e-5, rtol=0)
     assert (white[0, :, side // 2 :] == 0).all()
+
+
+def test_bytes_of_another_encoding_in_the_words_are_read_as_question_marks(processor: Processor) -> None:
+    assert processor.encode([("dog \udcff", None)]) == processor.encode([("dog ?", None)])
+
+
+def test_a_hair_of_a_picture_costs_no_more_than_a_picture(processor: Processor) -> None:
+    pixels = processor.pixels([np.full((1, 1_000_000, 3), 50, np.uint8)])
+    assert pixels.sizes[0].original == (1, 1_000_000)
+    assert pixels.segmenter.shape[-1] == processor.segmenter_side

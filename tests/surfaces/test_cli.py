@@ -496,8 +496,12 @@ def test_a_reader_that_leaves_early_hears_no_complaint() -> None:
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX can send SIGINT to one process")
 def test_ctrl_c_is_one_line_and_130(talking_model: str, picture: Path) -> None:
     words = ["segment", *[str(picture)] * 5000, ASK, "--model", talking_model, "--json", "--batch-size", "1"]
+    script = (  # a test run in the background inherits that SIGINT is ignored
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from lisaseg.surfaces.cli import main; sys.exit(main())"
+    )
     with subprocess.Popen(
-        [sys.executable, "-m", "lisaseg", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
         process.stdout.readline()  # it is at work

@@ -64,10 +64,10 @@ def test_the_first_lessons_have_no_words(tiny_pack: Path, processor: Processor) 
     assert [bool(taught[index]["ids"]) for index in range(8)] == [False] * 4 + [True] * 4
 
 
-def test_patches_know_what_they_show(tiny_pack: Path) -> None:
+def test_patches_know_what_they_show(tiny_pack: Path, processor: Processor) -> None:
     pack = load_pack(tiny_pack, WORLD, split="train")
     made = compose(pack, SceneOptions(canvas=192), np.random.default_rng(0))
-    maps = concept_maps(made, WORLD, 192)
+    maps = concept_maps(made, WORLD, processor.config)
     assert maps["concepts_segmenter"].shape == (5, 12, 12)
     height, width = made.image.shape[:2]
     assert maps["concepts_segmenter"].sum() == pytest.approx(height * width / 256, rel=1e-3)
@@ -76,9 +76,9 @@ def test_patches_know_what_they_show(tiny_pack: Path) -> None:
         assert plane.max() > 0.5
 
 
-def test_what_a_photograph_does_not_label_teaches_nothing(tiny_pack: Path) -> None:
+def test_what_a_photograph_does_not_label_teaches_nothing(tiny_pack: Path, processor: Processor) -> None:
     (photo,) = load_pack(tiny_pack, WORLD, split="train").photos
-    maps = concept_maps(from_photo(photo, 192), WORLD, 192)["concepts_segmenter"]
+    maps = concept_maps(from_photo(photo, 192), WORLD, processor.config)["concepts_segmenter"]
     assert maps[0].sum() == 0
     assert maps[1].sum() > 0
 
@@ -148,3 +148,11 @@ def _remove(folder: Path) -> None:
 def test_a_world_that_the_pack_cannot_show_is_refused(tiny_pack: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no training sprite of: zebra"):
         train_nano(recipe(concepts=("dog", "zebra")), RunOptions(out=tmp_path, pack=tiny_pack))
+
+
+def test_a_training_may_start_from_a_model(tiny_model: str, tiny_pack: Path, tmp_path: Path) -> None:
+    still = recipe(learning_rate=1e-12, scenes=2, look_scenes=0)
+    run = RunOptions(out=tmp_path, pack=tiny_pack, device="cpu", workers=0, start=Path(tiny_model))
+    trained, start = Segmenter.load(str(train_nano(still, run))), Segmenter.load(tiny_model)
+    for (name, one), (_, other) in zip(trained.lisa.state_dict().items(), start.lisa.state_dict().items(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3, msg=name)
