@@ -1,6 +1,6 @@
 """Draws `docs/images/answer.png`: what the bundled model answers to one fixed question about each example picture.
 
-python docs/make_pictures.py
+Run it from anywhere: `python docs/make_pictures.py`.
 """
 
 from pathlib import Path
