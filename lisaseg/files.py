@@ -48,7 +48,7 @@ def remove(path: Path) -> None:
     try:
         path.unlink()
     except OSError as error:
-        raise OutputError(f"cannot remove {path}, a result of an earlier run: {error.strerror}") from error
+        raise OutputError(f"cannot remove {path}, a result of an earlier run: {_reason(error)}") from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:

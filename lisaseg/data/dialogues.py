@@ -4,7 +4,7 @@ Each writer below makes one turn and returns None where the scene does not allow
 covers, so that "the dogs" is one mask and "the dog and the cup" are two.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
@@ -89,7 +89,7 @@ class Narrator:
             (concept, query)
             for concept in self._distinct_present()
             for query in self.vocabulary.knowledge[concept].queries[self.split]
-            if all(other not in self.scene.concepts and self.scene.knows_absent(other) for other in query.also)
+            if self._lacks_all(query.also)
         ]
         if not choices:
             return None
@@ -130,7 +130,7 @@ class Narrator:
         queries = [
             query.text
             for query in self.vocabulary.knowledge[concept].queries[self.split]
-            if all(other not in present and self.scene.knows_absent(other) for other in query.also)
+            if self._lacks_all(query.also)
         ]
         if not queries:
             return None
@@ -193,6 +193,15 @@ class Narrator:
             and not any(other != name and self.vocabulary.related(name, other) for other in present)
         ]
 
+    def _lacks_all(self, concepts: Iterable[str]) -> bool:
+        """Whether none of the concepts is, or may be, in the scene."""
+        return all(name not in self.scene.concepts and self.scene.knows_absent(name) for name in concepts)
+
+    def _twins(self) -> list[tuple[str, Mask]]:
+        """The concepts that are there exactly twice, with their two things."""
+        found = [(concept, self._things_of(concept)) for concept in self._distinct_present()]
+        return [(concept, things) for concept, things in found if len(things) == 2]
+
     def _some_present(self) -> str | None:
         """One of the known concepts present, those not yet asked for by name first."""
         names = [name for name in self.scene.concepts if name in self.known]
@@ -253,22 +262,18 @@ class Narrator:
 
     def _relations_between_twins(self) -> list[tuple[str, int]]:
         """(question, thing) for each concept that is there twice."""
-        found = []
-        for concept in self._distinct_present():
-            twins = self._things_of(concept)
-            if len(twins) != 2:
-                continue
-            for kind, index in _compare(self.scene.things, twins):
-                found.append((self._relation_request(kind, name=concept), index))
-        return found
+        return [
+            (self._relation_request(kind, name=concept), index)
+            for concept, twins in self._twins()
+            for kind, index in _compare(self.scene.things, twins)
+        ]
 
     def _relations_by_color(self) -> list[tuple[str, int]]:
         """(question, thing) for twins whose colours nobody would confuse."""
         found = []
-        for concept in self._distinct_present():
-            twins = self._things_of(concept)
+        for concept, twins in self._twins():
             colors = [self.scene.things[index].color for index in twins]
-            if len(twins) == 2 and frozenset(colors) in _CLEARLY_APART:
+            if frozenset(colors) in _CLEARLY_APART:
                 found += [
                     (self._relation_request("color", name=concept, color=str(color)), index)
                     for index, color in zip(twins, colors, strict=True)

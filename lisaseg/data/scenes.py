@@ -125,10 +125,10 @@ def _may_show(background: Background, concept: str) -> bool:
     return any(load_vocabulary().related(concept, shown) for shown in background.may_contain)
 
 
-def from_photo(photo: Photo, canvas: int) -> Scene:
-    """A photograph at its own aspect ratio, its longest side brought to `canvas` pixels."""
+def from_photo(photo: Photo, canvas: int | None = None) -> Scene:
+    """A photograph at its own aspect ratio, its longest side brought to `canvas` pixels, or left as it is."""
     image, index = photo.pixels()
-    scale = canvas / max(index.shape)
+    scale = canvas / max(index.shape) if canvas else 1
     size = (max(1, round(index.shape[1] * scale)), max(1, round(index.shape[0] * scale)))
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     index = cv2.resize(index, size, interpolation=cv2.INTER_NEAREST)

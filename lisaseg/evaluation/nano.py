@@ -104,7 +104,7 @@ def evaluate_nano(
     sets = {
         "new scenes, known sprites": _naming(scenes, known),
         "new scenes, unseen sprites": _naming(_scenes(unseen, options.scenes), known),
-        "photographs": _naming((from_photo(photo, max(photo.pixels()[1].shape)) for photo in unseen.photos), known),
+        "photographs": _naming(map(from_photo, unseen.photos), known),
         "needs (reasoning), known wordings": _reasoning(scenes, known),
         "absent things": _absent(scenes, known),
     }

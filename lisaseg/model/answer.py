@@ -1,9 +1,10 @@
 """Hop three: from inputs to words and mask logits, for a whole batch at once."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 
 import torch
 from jaxtyping import Float
@@ -82,7 +83,7 @@ def _decode(
     ended: set[int] = set()
     room = lisa.config.text.max_position_embeddings - embeddings_BLD.shape[1]
     steps = decode_steps(lisa, embeddings_BLD, inputs.attention_mask_BL, min(max_new_tokens, room))
-    for stage in _first_then_rest("prefill", "decode"):
+    for stage in chain(("prefill",), repeat("decode")):
         with watch.stage(stage):
             step = next(steps, None)
             if step is None:
@@ -99,9 +100,3 @@ def _decode(
         if len(ended) == len(rows):
             break
     return tokens, states
-
-
-def _first_then_rest(first: str, rest: str) -> Iterator[str]:
-    yield first
-    while True:
-        yield rest

@@ -65,8 +65,7 @@ def tracked(items: Sequence[Item], name: str) -> Iterator[Item]:
     if not ERR.is_terminal:
         yield from items
         return
-    columns = BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(elapsed_when_finished=True)
-    with Progress(TextColumn(name), *columns, console=ERR) as progress:
+    with _progress(name) as progress:
         yield from progress.track(items)
 
 
@@ -91,8 +90,7 @@ class Bar:
     def __init__(self, total: int):
         self._progress = None
         if total > 1 and ERR.is_terminal:
-            columns = BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(elapsed_when_finished=True)
-            self._progress = Progress(TextColumn("pictures"), *columns, console=ERR, transient=True)
+            self._progress = _progress("pictures", transient=True)
             self._task = self._progress.add_task("pictures", total=total)
 
     def __enter__(self) -> "Bar":
@@ -115,6 +113,12 @@ class Bar:
         yield
         self._progress.advance(self._task)
         self._progress.start()
+
+
+def _progress(name: str, *, transient: bool = False) -> Progress:
+    """A bar on stderr with the count, the rate and the time left."""
+    columns = BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(elapsed_when_finished=True)
+    return Progress(TextColumn(name), *columns, console=ERR, transient=transient)
 
 
 class _Rate(ProgressColumn):

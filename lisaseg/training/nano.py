@@ -173,11 +173,9 @@ class NanoLearner(nn.Module):
             "patch_segmenter": _patch_loss(self.segmenter_head(segmenter_IPC), batch["concepts_segmenter"]),
             "patch_vlm": _patch_loss(self.vlm_head(pictures.vlm_IPD), batch["concepts_vlm"]),
         }
-        total = sum((WEIGHTS[name] * loss for name, loss in losses.items()), torch.zeros(()))
         if len(batch["ids"]):
-            words = self._dialogue_losses(batch, pictures)
-            total = total + sum(WEIGHTS[name] * words[name] for name in words)
-            losses |= words
+            losses |= self._dialogue_losses(batch, pictures)
+        total = torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
         return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
 
     def tie_weights(self) -> None:
@@ -225,12 +223,13 @@ class NanoTrainer(Trainer):
     ) -> Any:
         """The learner's own loss; its parts go to the log with the next line."""
         outputs = model(**inputs)
-        self._parts = {name: float(value) for name, value in outputs.items() if name != "loss"}
+        self._parts = {name: value for name, value in outputs.items() if name != "loss"}
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the parts of the last loss."""
-        super().log({**logs, **(self._parts if "loss" in logs else {})}, *args, **kwargs)
+        parts = {name: float(value) for name, value in self._parts.items()} if "loss" in logs else {}
+        super().log({**logs, **parts}, *args, **kwargs)
 
 
 def train_nano(recipe: NanoRecipe, run: RunOptions) -> Path:
