@@ -6,8 +6,17 @@ from typing import Literal
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 """Precisions a model can run in."""
+Quantize = Literal["8bit", "4bit"]
+"""How the language model's weights may be stored in fewer bits: LLM.int8, or nf4 with double quantisation."""
 BUNDLED = ("nano",)
 """Models inside the package, by name."""
+OFFICIAL = {
+    "lisa-7b": "xinlai/LISA-7B-v1",
+    "lisa-7b-explanatory": "xinlai/LISA-7B-v1-explanatory",
+    "lisa-13b": "xinlai/LISA-13B-llama2-v1",
+    "lisa-13b-explanatory": "xinlai/LISA-13B-llama2-v1-explanatory",
+}
+"""Short names of the published checkpoints, and where they are on the Hugging Face hub."""
 FIRST_WORLD = tuple(
     (
         "dog cat horse cow sheep elephant zebra giraffe bear bird fish butterfly penguin "
@@ -40,10 +49,23 @@ class LoadOptions:
     """`cuda`, `cuda:1`, `mps` or `cpu`."""
     dtype: Dtype | None = None
     """`fp32`, `bf16` or `fp16`."""
+    quantize: Quantize | None = None
+    """Store the language model's weights in `8bit` (LLM.int8) or `4bit` (nf4); the rest stays as it is."""
+    quantize_all: bool = False
+    """Quantise the language model's head and both projections too, as the original does; masks suffer."""
+    vision_tower: str | None = None
+    """CLIP for a published checkpoint, a folder or a hub id, instead of the one that its config.json names."""
+    parity: bool = False
+    """Answer like the original in every detail: SAM's positions in the model's precision, and a mask for each `[SEG]`
+    in the instruction too."""
 
     def __post_init__(self) -> None:
         if self.dtype not in (None, "fp32", "bf16", "fp16"):
             raise ValueError(f"--dtype must be fp32, bf16 or fp16, got {self.dtype!r}")
+        if self.quantize not in (None, "8bit", "4bit"):
+            raise ValueError(f"--quantize must be 8bit or 4bit, got {self.quantize!r}")
+        if self.quantize_all and self.quantize is None:
+            raise ValueError("--quantize-all says what to quantise; say how, too, with --quantize 8bit or 4bit")
 
 
 @dataclass(frozen=True, kw_only=True)

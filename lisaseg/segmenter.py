@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 
-from lisaseg.config import Dtype, GenerateOptions, ImageLimits, LoadOptions
+from lisaseg.config import Dtype, GenerateOptions, ImageLimits, LoadOptions, Quantize
 from lisaseg.images.read import ImageSource, read
 from lisaseg.language.wording import phrases, strip_seg
 from lisaseg.model.answer import Reply, Stopwatch, answer
@@ -16,11 +16,12 @@ from lisaseg.values import Answer, Segment
 class Segmenter:
     """A loaded model. It keeps nothing between calls."""
 
-    def __init__(self, lisa: Lisa, processor: Processor, *, limits: ImageLimits | None = None):
+    def __init__(self, lisa: Lisa, processor: Processor, *, limits: ImageLimits | None = None, parity: bool = False):
         """Wraps a network and its processor; most callers use `Segmenter.load`."""
         self.lisa = lisa
         self.processor = processor
         self.limits = limits or ImageLimits()
+        self.parity = parity
 
     @classmethod
     def load(
@@ -29,22 +30,41 @@ class Segmenter:
         *,
         device: str | None = None,
         dtype: Dtype | None = None,
+        quantize: Quantize | None = None,
+        quantize_all: bool = False,
+        vision_tower: str | None = None,
+        parity: bool = False,
         limits: ImageLimits | None = None,
     ) -> "Segmenter":
         """Loads a model.
 
         Args:
-            model: `nano` (bundled), a local folder, or a Hugging Face hub id.
+            model: `nano` (bundled), a published checkpoint (`lisa-7b`, `lisa-7b-explanatory`, `lisa-13b`,
+                `lisa-13b-explanatory`), a local folder of ours or in the published layout, or a Hugging Face hub id.
             device: `cuda`, `mps` or `cpu`; by default the first of them that is there.
             dtype: `fp32`, `bf16` or `fp16`; by default bf16 (else fp16) on CUDA, fp16 on MPS, fp32 on CPU.
+            quantize: `8bit` or `4bit` for the language model's weights (CUDA and CPU; needs bitsandbytes).
+            quantize_all: quantise its head and both projections too, as the original does.
+            vision_tower: folder or hub id of CLIP, instead of the one that a published config.json names.
+            parity: answer like the original in every detail: SAM's positions in `dtype`, and a mask for each `[SEG]`
+                in the instruction, before those of the answer.
             limits: what pictures may be as large as.
 
         Raises:
             CheckpointError: the model cannot be found or read.
-            DeviceError: the device is not to be had.
+            DeviceError: the device is not to be had, cannot quantise, or has too little memory.
+            MissingExtraError: `quantize` without bitsandbytes.
         """
-        lisa, processor = load_model(model, LoadOptions(device=device, dtype=dtype))
-        return cls(lisa, processor, limits=limits)
+        options = LoadOptions(
+            device=device,
+            dtype=dtype,
+            quantize=quantize,
+            quantize_all=quantize_all,
+            vision_tower=vision_tower,
+            parity=parity,
+        )
+        lisa, processor = load_model(model, options)
+        return cls(lisa, processor, limits=limits, parity=parity)
 
     def segment(self, image: ImageSource, instruction: str, *, max_new_tokens: int = 512) -> Answer:
         """Answers one instruction about one picture.
@@ -100,7 +120,9 @@ class Segmenter:
             order = list(images)
             rows = [(order.index(key), [(text, None)]) for key, (_, text) in zip(keys, pairs, strict=True)]
             inputs = self.processor(list(images.values()), rows).to(self.lisa.device)
-        replies = answer(self.lisa, self.processor.tokenizer, inputs, options.max_new_tokens, watch)
+        replies = answer(
+            self.lisa, self.processor.tokenizer, inputs, options.max_new_tokens, watch, draw_prompt=self.parity
+        )
         with watch.stage("restore"):
             said = [self.processor.tokenizer.decode(reply.token_ids) for reply in replies]
             segments = [
@@ -128,6 +150,8 @@ class Segmenter:
         if len(reply.logits_Nhw) == 0:
             return ()
         words = phrases(raw_text, instruction)
+        if self.parity:
+            words = [*phrases(instruction, instruction), *words]
         logits = self.processor.restore(reply.logits_Nhw, pixels.sizes[picture]).cpu().numpy()
         return tuple(
             Segment(index=index, phrase=phrase, logits=mask, predicted_iou=float(iou))

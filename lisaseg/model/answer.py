@@ -12,13 +12,13 @@ from torch import Tensor
 
 from lisaseg.language.tokenizer import Tokenizer
 from lisaseg.model.generate import decode_steps
-from lisaseg.model.lisa import Lisa
+from lisaseg.model.lisa import Lisa, states_before
 from lisaseg.model.processor import Inputs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reply:
-    """What the network says to one row: new token ids without the end mark, and for each `[SEG]` among them a mask."""
+    """What the network says to one row: new token ids without the end mark, and for each `[SEG]` a mask."""
 
     token_ids: list[int]
     logits_Nhw: Float[Tensor, "N h w"]
@@ -45,15 +45,26 @@ class Stopwatch:
 
 
 @torch.inference_mode()
-def answer(lisa: Lisa, tokenizer: Tokenizer, inputs: Inputs, max_new_tokens: int, watch: Stopwatch) -> list[Reply]:
-    """Replies to all rows: both encoders once per picture, one decoding loop, one call of the mask decoder."""
+def answer(
+    lisa: Lisa,
+    tokenizer: Tokenizer,
+    inputs: Inputs,
+    max_new_tokens: int,
+    watch: Stopwatch,
+    *,
+    draw_prompt: bool = False,
+) -> list[Reply]:
+    """Replies to all rows: both encoders once per picture, one decoding loop, one call of the mask decoder.
+
+    With `draw_prompt`, each `[SEG]` of a prompt has a mask too, before those of the answer, as in the original.
+    """
     with watch.stage("clip"):
         vlm_IPD = lisa.see(inputs.pixels.vlm)
     with watch.stage("sam_encoder"):
         segmenter_ICHW = lisa.look(inputs.pixels.segmenter)
     with watch.stage("prefill"):
         embeddings_BLD = lisa.embed(inputs.token_ids_BL, vlm_IPD, inputs.picture_of_row_B)
-    tokens, states = _decode(lisa, tokenizer, embeddings_BLD, inputs, max_new_tokens, watch)
+    tokens, states = _decode(lisa, tokenizer, embeddings_BLD, inputs, max_new_tokens, watch, draw_prompt=draw_prompt)
     with watch.stage("mask_decoder"):
         counts = [len(row) for row in states]
         flat = [state for row in states for state in row]
@@ -75,6 +86,8 @@ def _decode(
     inputs: Inputs,
     max_new_tokens: int,
     watch: Stopwatch,
+    *,
+    draw_prompt: bool,
 ) -> tuple[list[list[int]], list[list[Tensor]]]:
     """For each row its new token ids and the states that predicted each `[SEG]`."""
     rows = range(len(embeddings_BLD))
@@ -88,6 +101,11 @@ def _decode(
             step = next(steps, None)
             if step is None:
                 break
+            if draw_prompt and stage == "prefill":
+                for state, row in zip(
+                    *states_before(step.states_BLD, inputs.token_ids_BL, tokenizer.seg_id), strict=True
+                ):
+                    states[int(row)].append(state)
             for row, token in enumerate(step.tokens_B.tolist()):
                 if row in ended:
                     continue

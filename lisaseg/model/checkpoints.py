@@ -1,65 +1,101 @@
-"""Models by name: bundled, in a local folder, or on the Hugging Face hub; and our own layout on disk.
+"""From a model's name to a network that answers: our own layout or a published one, in any precision.
 
-A folder holds `config.json` (`model_type: lisaseg`), safetensors weights, `tokenizer.model`, `added_tokens.json` and
-`preprocessor_config.json`.
+Our layout is a folder with `config.json` (`model_type: lisaseg`), safetensors weights, `tokenizer.model`,
+`added_tokens.json` and `preprocessor_config.json`. A published LISA folder is read as it is (`official`).
 """
 
 import json
 import tempfile
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    StrictDataclassError,
-)
+from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import enable_progress_bars
-from safetensors import SafetensorError
+from torch import Tensor
 from transformers.utils import logging
 
-from lisaseg.config import BUNDLED, LoadOptions
+from lisaseg.config import LoadOptions
 from lisaseg.errors import CheckpointError
-from lisaseg.files import is_file, is_folder, make_folder, write_atomic
+from lisaseg.files import is_folder, make_folder, write_atomic
+from lisaseg.language.tokenizer import Tokenizer
 from lisaseg.model.configuration import LisaConfig
 from lisaseg.model.devices import choose_device
+from lisaseg.model.hub import find_model, full_name
 from lisaseg.model.lisa import Lisa
+from lisaseg.model.memory import refuse_what_cannot_fit
+from lisaseg.model.official import clip_images, read_official_config, refuse_lookalikes, rename, rename_clip
 from lisaseg.model.processor import Processor
+from lisaseg.model.quantize import prepare_quantized, quantization_config
+from lisaseg.model.weights import listed, open_weights
 
 
-def find_model(name: str) -> Path:
-    """The folder of a model: a bundled one, a local folder, or a hub id (fetched, or from the cache).
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """A model on disk, understood but not loaded."""
+
+    folder: Path
+    config: LisaConfig
+    processor: Processor
+    weights: dict[str, Tensor]
+    """Mapped into memory, not read; by our names. Empty where they are not on this machine."""
+
+
+def open_checkpoint(name: str, *, vision_tower: str | None = None, with_weights: bool = True) -> Checkpoint:
+    """Understands a model: its configuration and tokenizer are read, its weights only mapped.
+
+    Args:
+        name: `nano`, a published checkpoint's short name, a folder, or a hub id.
+        vision_tower: folder or hub id of CLIP, for a published checkpoint, instead of the one its config.json names.
+        with_weights: False needs no weights, and fetches none.
 
     Raises:
-        CheckpointError: there is no such model, or the hub cannot be reached and nothing is cached.
+        CheckpointError: it cannot be found or read, or is no LISA model.
     """
-    if name in BUNDLED:
-        return Path(str(files("lisaseg").joinpath(name)))
-    if is_folder(name):
-        return Path(name)
-    if is_file(name):
-        raise CheckpointError(f"{name} is a file; a model is a folder with a config.json, or a hub id")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    folder = find_model(name, with_weights=with_weights)
+    record = _read_record(folder)
+    kind = record.get("model_type", "nameless")
+    weights = open_weights(folder) if with_weights else {}
+    if kind == LisaConfig.model_type:
+        if vision_tower is not None:
+            raise CheckpointError(f"{folder} holds its own vision tower; --vision-tower is for published checkpoints")
+        config = _checked(folder, LisaConfig.from_dict, record)
+        processor = Processor.load(folder, config)
+    elif kind == "llava":
+        refuse_lookalikes(folder, record, weights)
+        tower = _find_tower(folder, record, vision_tower, with_weights=with_weights)
+        config = _checked(folder, lambda record: read_official_config(folder, record, _read_record(tower)), record)
+        config.model_name = full_name(name)
+        side = config.vlm_config.vision_config.image_size
+        processor = Processor(config, Tokenizer.load(folder), clip_images(tower, side))
+        weights = {**rename(weights), **rename_clip(open_weights(tower) if with_weights else {})}
+    else:
+        raise CheckpointError(f"{folder} is a {kind!r} model; expected a LISA checkpoint (lisaseg or llava)")
+    if len(processor.tokenizer) > config.text.vocab_size:
         raise CheckpointError(
-            f"unknown model {name!r}: expected {', '.join(BUNDLED)}, an existing folder, or a hub id such as owner/name"
+            f"tokenizer and weights in {folder} do not belong together: {len(processor.tokenizer)} tokens, "
+            f"{config.text.vocab_size} embeddings"
         )
-    return _fetch(name)
+    return Checkpoint(folder=folder, config=config, processor=processor, weights=weights)
 
 
-def _fetch(name: str) -> Path:
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model"]))
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise CheckpointError(f"the hub has no model {name!r} (or it is private and needs HF_TOKEN)") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise CheckpointError(
-            f"cannot fetch {name!r}: the hub cannot be reached and no copy is cached; connect once, or give a folder"
-        ) from error
+def load_model(name: str, options: LoadOptions) -> tuple[Lisa, Processor]:
+    """Reads a model, ready to answer on the device and in the precision of the options.
+
+    Raises:
+        CheckpointError: it cannot be found or read, or its weights do not fit its configuration.
+        DeviceError: the device is not to be had, or has too little memory, or cannot quantise.
+        MissingExtraError: quantisation is asked for without bitsandbytes.
+    """
+    device, dtype = choose_device(options)
+    quantization = quantization_config(options, device, dtype)
+    checkpoint = open_checkpoint(name, vision_tower=options.vision_tower)
+    refuse_what_cannot_fit(checkpoint.config, device, dtype, options)
+    lisa = _fill(checkpoint, device, dtype, quantization)
+    if options.parity:
+        lisa.segmenter.shared_image_embedding.to(dtype)
+    return lisa, checkpoint.processor
 
 
 def quieten_libraries(*, keep_downloads: bool) -> None:
@@ -70,26 +106,7 @@ def quieten_libraries(*, keep_downloads: bool) -> None:
         enable_progress_bars()
 
 
-def load_model(name: str, options: LoadOptions) -> tuple[Lisa, Processor]:
-    """Reads a model, ready to answer on the device and in the precision of the options.
-
-    Raises:
-        CheckpointError: it cannot be found or read, or its weights do not fit its configuration.
-        DeviceError: the device is not to be had.
-    """
-    device, dtype = choose_device(options)
-    folder = find_model(name)
-    config = _read_config(folder)
-    processor = Processor.load(folder, config)
-    if len(processor.tokenizer) > config.text.vocab_size:
-        raise CheckpointError(
-            f"tokenizer and weights in {folder} do not belong together: {len(processor.tokenizer)} tokens, "
-            f"{config.text.vocab_size} embeddings"
-        )
-    return _read_weights(folder, config, dtype).to(device).eval(), processor
-
-
-def _read_config(folder: Path) -> LisaConfig:
+def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         record = json.loads(path.read_text("utf-8"))
@@ -97,45 +114,78 @@ def _read_config(folder: Path) -> LisaConfig:
         raise CheckpointError(f"{folder} holds no model: it has no config.json") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
-    kind = record.get("model_type", "nameless") if isinstance(record, dict) else "nameless"
-    if kind != LisaConfig.model_type:
-        raise CheckpointError(
-            f"{folder} is a {kind!r} model; expected one that lisaseg has written "
-            f"(model_type {LisaConfig.model_type!r})"
-        )
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path} is no table of settings; get a whole copy of the model")
+    return record
+
+
+def _checked(folder: Path, read: Any, record: dict[str, Any]) -> LisaConfig:
+    """A configuration that makes a network, or an error that names the file."""
+    path = folder / "config.json"
     try:
-        config = LisaConfig.from_dict(record)
+        config = read(record)
         fits = 0 < config.num_image_tokens < config.max_prompt_tokens < config.text.max_position_embeddings
     except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError, StrictDataclassError) as error:
-        raise CheckpointError(f"{path} describes no LISA network: {' '.join(str(error).split())}") from error
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise CheckpointError(f"{path} describes no LISA network: {reason}") from error
     if not fits:
         raise CheckpointError(f"{path} leaves no room for words: picture, prompt and positions do not fit each other")
     return config
 
 
-def _read_weights(folder: Path, config: LisaConfig, dtype: torch.dtype) -> Lisa:
+def _find_tower(folder: Path, record: dict[str, Any], asked: str | None, *, with_weights: bool) -> Path:
+    """CLIP's folder: the one asked for, else what config.json names, inside the checkpoint, beside it, or on the hub."""
+    named = asked or record.get("vision_tower") or record.get("mm_vision_tower")
+    if not isinstance(named, str):
+        raise CheckpointError(f"{folder} names no vision tower; give CLIP's folder or hub id with --vision-tower")
+    if asked is None and is_folder(folder / named):
+        return folder / named
     try:
-        loaded: Any = Lisa.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are named below
+        return find_model(named, with_weights=with_weights)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the vision tower of {folder} cannot be had ({error}); --vision-tower names another folder or hub id"
+        ) from error
+
+
+def _fill(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, quantization: Any) -> Lisa:
+    """The network with every parameter filled, tensor by tensor, each at once in its place and precision."""
+    strange = sorted(name for name, tensor in checkpoint.weights.items() if not tensor.is_floating_point())
+    if strange:
+        raise CheckpointError(
+            f"the weights in {checkpoint.folder} are of a wrong dtype: {listed(strange)} "
+            f"({checkpoint.weights[strange[0]].dtype}); expected float32, float16 or bfloat16"
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"cannot read the weights in {folder}: {reason}") from error
+    config = checkpoint.config
+    for part in (config.vlm_config.vision_config, config.vlm_config.text_config):
+        part.dtype = dtype  # else they would be made in the precision that their file names
+    loaded: Any = Lisa.from_pretrained(
+        None,
+        config=config,
+        state_dict=checkpoint.weights,
+        dtype=dtype,
+        device_map={"": device},
+        quantization_config=quantization,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are named below
+    )
     lisa, report = loaded
     for trouble in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(trouble):
-            names = sorted(map(str, report[trouble]))
             raise CheckpointError(
-                f"the weights in {folder} do not fit its config.json: {trouble.replace('_', ' ')}: "
-                f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+                f"the weights in {checkpoint.folder} do not fit its config.json: {trouble.replace('_', ' ')}: "
+                f"{listed(sorted(map(_told, report[trouble])))}"
             )
-    return lisa
+    prepare_quantized(lisa)
+    return lisa.eval()
+
+
+def _told(trouble: Any) -> str:
+    """A key, or a key with the shape it has and the shape it should have."""
+    if isinstance(trouble, str):
+        return trouble
+    name, found, expected = trouble
+    return f"{name} is {list(found)} instead of {list(expected)}"
 
 
 def save_model(lisa: Lisa, processor: Processor, folder: Path, dtype: torch.dtype = torch.float16) -> None:

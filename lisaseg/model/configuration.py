@@ -12,6 +12,7 @@ class LisaConfig(PreTrainedConfig):
     Attributes:
         vlm_config: the vision-language model (LLaVA).
         segmenter_config: the promptable segmenter (SAM).
+        projector: from the vision tower to the language model: `mlp` (two layers) or `linear` (one, as LLaVA v1).
         template: name of the conversation template (`language.prompts.TEMPLATES`).
         max_prompt_tokens: longest prompt the model may be asked, in token ids, the picture's included.
         model_name: what the model calls itself in results.
@@ -22,6 +23,7 @@ class LisaConfig(PreTrainedConfig):
 
     vlm_config: LlavaConfig
     segmenter_config: SamConfig
+    projector: str = "mlp"
     template: str = "llava_v1"
     max_prompt_tokens: int = 1536
     model_name: str = "lisa"

@@ -19,6 +19,8 @@ def choose_device(options: LoadOptions) -> tuple[torch.device, torch.dtype]:
     if options.dtype is not None:
         return device, DTYPES[options.dtype]
     if device.type == "cuda":
+        if options.quantize == "8bit":  # LLM.int8 computes in fp16
+            return device, torch.float16
         return device, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return device, torch.float16 if device.type == "mps" else torch.float32
 

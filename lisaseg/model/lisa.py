@@ -5,12 +5,12 @@ the language model, N masks, C channels, H W height and width.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamModel
+from transformers import CLIPVisionConfig, LlavaForConditionalGeneration, PreTrainedModel, SamModel
 
 from lisaseg.language.tokenizer import IMAGE_ID
 from lisaseg.model.configuration import LisaConfig
@@ -33,12 +33,18 @@ class Lisa(PreTrainedModel):
     base_model_prefix = "lisa"
     _no_split_modules = ["LlamaDecoderLayer", "CLIPEncoderLayer", "SamVisionLayer"]
     _supports_sdpa = True
+    _keep_in_fp32_modules_strict = ["shared_image_embedding"]  # positions lose two digits in half precision
+    _keep_in_fp32_modules = ["segmenter.vision_encoder.neck"]  # overflows in fp16
 
     def __init__(self, config: LisaConfig):
         super().__init__(config)
         self.vlm = LlavaForConditionalGeneration(config.vlm_config)
         self.segmenter = SamModel(config.segmenter_config)
+        self.segmenter.vision_encoder.neck.register_forward_pre_hook(_in_own_precision)
         width = config.text.hidden_size
+        if config.projector == "linear":
+            vision = cast(CLIPVisionConfig, config.vlm_config.vision_config)
+            self.vlm.model.multi_modal_projector = nn.Linear(vision.hidden_size, width)
         self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.prompt_width))
         self.post_init()
 
@@ -50,12 +56,14 @@ class Lisa(PreTrainedModel):
 
     def see(self, vlm_pixels: Float[Tensor, "I 3 h w"]) -> Float[Tensor, "I P D"]:
         """Picture tokens of the language model (CLIP, then LLaVA's projector)."""
-        return torch.stack(self.vlm.get_image_features(vlm_pixels.to(self.dtype)).pooler_output)
+        dtype = self.vlm.model.vision_tower.dtype
+        return torch.stack(self.vlm.get_image_features(vlm_pixels.to(dtype)).pooler_output)
 
     def look(self, segmenter_pixels: Float[Tensor, "I 3 height width"]) -> Float[Tensor, "I C H W"]:
         """Image embeddings of the segmenter."""
         # not `get_image_embeddings`: it runs under no_grad, and nano learns its encoder
-        return self.segmenter.vision_encoder(segmenter_pixels.to(self.dtype)).last_hidden_state
+        encoder = self.segmenter.vision_encoder
+        return encoder(segmenter_pixels.to(encoder.dtype)).last_hidden_state.to(encoder.dtype)
 
     def embed(
         self, token_ids_BL: Int[Tensor, "B L"], vlm_IPD: Float[Tensor, "I P D"], picture_of_row_B: Int[Tensor, " B"]
@@ -104,6 +112,11 @@ class Lisa(PreTrainedModel):
             multimask_output=False,
         )
         return masks[:, 0, 0], predicted_iou[:, 0, 0]
+
+
+def _in_own_precision(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    """Hook: what goes into a module takes the precision of its weights."""
+    return (args[0].to(next(module.parameters()).dtype),)
 
 
 def states_before(

@@ -169,7 +169,7 @@ class SegmentCommand:
             from lisaseg.segmenter import Segmenter
 
             quieten_libraries(keep_downloads=sys.stderr.isatty())
-            return Segmenter.load(self.model, device=self.load.device, dtype=self.load.dtype, limits=self.limits)
+            return Segmenter.load(self.model, limits=self.limits, **vars(self.load))
 
     def _answers(self, segmenter: "Segmenter", images: Sequence[str]) -> "Iterator[Answer | ImageError]":
         """For each picture in order an answer, or why it cannot be read."""
@@ -286,7 +286,7 @@ class EvaluateNanoCommand:
 
         quieten_libraries(keep_downloads=sys.stderr.isatty())
         pack = find_pack(self.pack)
-        segmenter = Segmenter.load(self.model, device=self.load.device, dtype=self.load.dtype)
+        segmenter = Segmenter.load(self.model, **vars(self.load))
         report = evaluate_nano(segmenter, pack, self.questions, progress=terminal.tracked)
         if self.out:
             save_report(report, self.out)

@@ -6,7 +6,7 @@ import pytest
 from lisaseg.errors import CheckpointError
 from lisaseg.language.prompts import IMAGE_MARKER, TEMPLATES, get_template, render
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_tokenizer" / "prompts.json").read_text("utf-8"))
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "llava_v1" / "golden.json").read_text("utf-8"))["cases"]
 PICTURE = "<im_start><image><im_end>\n"
 SYSTEM = {
     "llava_v1": "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "

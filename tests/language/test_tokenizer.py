@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from lisaseg.errors import CheckpointError
 from lisaseg.language.prompts import TEMPLATES, render
 from lisaseg.language.tokenizer import IMAGE_ID, Tokenizer
 
-GOLDEN_FOLDER = Path(__file__).parents[1] / "data" / "golden_tokenizer"
-"""The tokenizer of a tiny checkpoint, and what the original code made of its prompts."""
-CASES = json.loads((GOLDEN_FOLDER / "prompts.json").read_text("utf-8"))
+GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN_FOLDER = GOLDEN / "llava_v1" / "checkpoint"
+CASES = json.loads((GOLDEN / "llava_v1" / "golden.json").read_text("utf-8"))["cases"][:5]
+"""What the original code made of a tiny checkpoint's prompts; the other five are the same about another picture."""
+for case in CASES:
+    case["new_ids"] = case["output_ids"][len(case["prompt_ids"]) :]
 TOKENIZER = Tokenizer.load(GOLDEN_FOLDER)
 ADDED = {"[SEG]": 1024, "<im_start>": 1025, "<im_end>": 1026}
 
@@ -50,6 +54,21 @@ class TestGolden:
         turns = [(case["question"], TOKENIZER.decode(case["new_ids"]))]
         ids = TOKENIZER.encode_with_image(render(TEMPLATES["llava_v1"], turns))
         assert ids == case["prompt_ids"] + case["new_ids"]
+
+
+LLAMA = os.environ.get("LISASEG_LLAMA_TOKENIZER")
+"""A LLaMA `tokenizer.model`: not ours to ship."""
+
+
+@pytest.mark.skipif(LLAMA is None, reason="LISASEG_LLAMA_TOKENIZER names no LLaMA tokenizer.model")
+def test_all_rows_of_the_original_with_the_vocabulary_of_llama() -> None:
+    added = {"<im_end>": 32002, "<im_patch>": 32000, "<im_start>": 32001, "[SEG]": 32003}
+    tokenizer = Tokenizer(Path(str(LLAMA)).read_bytes(), added)
+    rows = json.loads((GOLDEN / "tokenizer_rows.json").read_text("utf-8"))
+    assert len(rows) == 88
+    for text, ids, _, ids_with_image, _ in rows:
+        assert tokenizer.encode(text) == ids
+        assert tokenizer.encode_with_image(text) == ids_with_image
 
 
 class TestRules:

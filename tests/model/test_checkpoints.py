@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from lisaseg.config import LoadOptions
 from lisaseg.errors import CheckpointError, DeviceError, OutputError
-from lisaseg.model.checkpoints import find_model, load_model, save_model
+from lisaseg.model.checkpoints import load_model, save_model
+from lisaseg.model.hub import find_model
 
 
 @pytest.fixture
