@@ -8,7 +8,7 @@ import io
 import os
 from pathlib import Path
 
-COMMANDS = ("", "segment", "models", "version", "train nano", "evaluate nano")
+COMMANDS = ("", "segment", "convert", "inspect", "models", "version", "train nano", "evaluate nano")
 PAGE = Path(__file__).with_name("cli.md")
 
 

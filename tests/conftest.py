@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,16 @@ def talking_model(tmp_path_factory: pytest.TempPathFactory) -> str:
         learner(**batch)["loss"].backward()
         optimizer.step()
     return _save(lisa, processor, tmp_path_factory.mktemp("talking") / "model")
+
+
+GOLDEN_CHECKPOINT = Path(__file__).parent / "golden" / "llava_v1" / "checkpoint"
+"""A tiny checkpoint in the published layout."""
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A copy of it that a test may damage."""
+    return Path(shutil.copytree(GOLDEN_CHECKPOINT, tmp_path / "published"))
 
 
 RED_BOX = (40, 30, 110, 90)

@@ -5,8 +5,8 @@ import re
 from lisaseg.language.prompts import SEG_TOKEN
 
 _SEG = re.escape(SEG_TOKEN)
-_SEGS = rf"\s*{_SEG}(?:\s*,?(?:\s*\b(?:and|or))?\s*{_SEG})*"
-"""One mark, or a list of them: `[SEG], [SEG] and [SEG]`."""
+_SEGS = rf"\s*{_SEG}(?:(?:\s*,)?(?:\s*\b(?:and|or))?\s*{_SEG})*+"
+"""One mark, or a list of them: `[SEG], [SEG] and [SEG]`; possessive, since a model may say nothing else for long."""
 _SENTENCE = re.compile(rf"(^|[.!?]){_SEGS}\s*[.,;:!?]*")
 """Marks that are a sentence of their own, or begin one."""
 _CLAUSE = re.compile(rf"[,;:]?{_SEGS}(?=\s*(?:[.,;:!?]|$))")

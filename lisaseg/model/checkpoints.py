@@ -6,7 +6,7 @@ Our layout is a folder with `config.json` (`model_type: lisaseg`), safetensors w
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from lisaseg.model.memory import refuse_what_cannot_fit
 from lisaseg.model.official import clip_images, read_official_config, refuse_lookalikes, rename, rename_clip
 from lisaseg.model.processor import Processor
 from lisaseg.model.quantize import prepare_quantized, quantization_config
-from lisaseg.model.weights import listed, open_weights
+from lisaseg.model.weights import ALIGNMENT, listed, open_weights
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,7 +134,7 @@ def _checked(folder: Path, read: Any, record: dict[str, Any]) -> LisaConfig:
 
 
 def _find_tower(folder: Path, record: dict[str, Any], asked: str | None, *, with_weights: bool) -> Path:
-    """CLIP's folder: the one asked for, else what config.json names, inside the checkpoint, beside it, or on the hub."""
+    """CLIP's folder: the one asked for, else what config.json names, in the checkpoint, elsewhere, or on the hub."""
     named = asked or record.get("vision_tower") or record.get("mm_vision_tower")
     if not isinstance(named, str):
         raise CheckpointError(f"{folder} names no vision tower; give CLIP's folder or hub id with --vision-tower")
@@ -146,6 +146,12 @@ def _find_tower(folder: Path, record: dict[str, Any], asked: str | None, *, with
         raise CheckpointError(
             f"the vision tower of {folder} cannot be had ({error}); --vision-tower names another folder or hub id"
         ) from error
+
+
+def check_fit(checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError where weights and configuration do not fit each other; reads no weights."""
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in checkpoint.weights.items()}
+    _fill(replace(checkpoint, weights=shapes), torch.device("meta"), torch.float32, None)
 
 
 def _fill(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, quantization: Any) -> Lisa:
@@ -177,7 +183,15 @@ def _fill(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, quan
                 f"{listed(sorted(map(_told, report[trouble])))}"
             )
     prepare_quantized(lisa)
+    _align(lisa)
     return lisa.eval()
+
+
+def _align(lisa: Lisa) -> None:
+    """Moves weights that lie anywhere in a mapped file: matrix products differ in their last bit by alignment."""
+    for parameter in lisa.parameters():
+        if parameter.device.type == "cpu" and parameter.data_ptr() % ALIGNMENT:
+            parameter.data = parameter.data.clone()
 
 
 def _told(trouble: Any) -> str:

@@ -15,6 +15,9 @@ from transformers import CLIPVisionConfig, LlavaForConditionalGeneration, PreTra
 from lisaseg.language.tokenizer import IMAGE_ID
 from lisaseg.model.configuration import LisaConfig
 
+MASKS_PER_CALL = 32
+"""So many masks are drawn together: a model may babble hundreds of `[SEG]`, and each takes 30 MB while it is drawn."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pictures:
@@ -95,13 +98,21 @@ class Lisa(PreTrainedModel):
     ) -> tuple[Float[Tensor, "N h w"], Float[Tensor, " N"]]:
         """Mask logits at the decoder's resolution and SAM's predicted IoU, for the states that predict `[SEG]`.
 
-        All masks are one call of the mask decoder; zero states give zero masks.
+        Masks share calls of the mask decoder, `MASKS_PER_CALL` each; zero states give zero masks.
         """
         if len(states_ND) == 0:
             side = 4 * segmenter_ICHW.shape[-1]
             return states_ND.new_zeros((0, side, side)), states_ND.new_zeros(0)
+        calls = zip(states_ND.split(MASKS_PER_CALL), picture_of_mask_N.split(MASKS_PER_CALL), strict=True)
+        masks, predicted_iou = zip(
+            *(self._draw_together(states, segmenter_ICHW[pictures]) for states, pictures in calls), strict=True
+        )
+        return torch.cat(masks), torch.cat(predicted_iou)
+
+    def _draw_together(
+        self, states_ND: Float[Tensor, "N D"], embeddings_NCHW: Float[Tensor, "N C H W"]
+    ) -> tuple[Float[Tensor, "N h w"], Float[Tensor, " N"]]:
         prompts_N1D = self.projection(states_ND)[:, None, None, :]
-        embeddings_NCHW = segmenter_ICHW[picture_of_mask_N]
         dense = self.segmenter.prompt_encoder.no_mask_embed.weight[..., None, None]
         positions = self.segmenter.get_image_wide_positional_embeddings()
         masks, predicted_iou = self.segmenter.mask_decoder(

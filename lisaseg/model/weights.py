@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lisaseg.errors import CheckpointError
 
 STEMS = ("model.safetensors", "pytorch_model.bin")
 """Names of weights in one file, as folders of `transformers` have them; `NAME.index.json` stands for several files."""
+ALIGNMENT = 64
+"""Bytes: where a tensor starts in memory, so that the same weights give the same bits from any file."""
 
 
 def weight_files(folder: Path) -> dict[Path, list[str]]:
@@ -70,6 +72,14 @@ def open_file(path: Path) -> dict[str, Tensor]:
     if not isinstance(record, dict) or not all(isinstance(value, Tensor) for value in record.values()):
         raise CheckpointError(f"{path} is no table of tensors; expected a state dict")
     return record
+
+
+def to_safetensors(tensors: dict[str, Tensor]) -> bytes:
+    """A file of tensors whose data start aligned; the format lets its header end in spaces."""
+    data = save(tensors, metadata={"format": "pt"})
+    end = 8 + int.from_bytes(data[:8], "little")
+    padding = -end % ALIGNMENT
+    return b"".join(((end - 8 + padding).to_bytes(8, "little"), data[8:end], b" " * padding, data[end:]))
 
 
 def listed(names: list[str], most: int = 5) -> str:

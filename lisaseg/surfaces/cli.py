@@ -20,7 +20,16 @@ from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes, Positio
 from tyro.extras import SubcommandApp
 
 from lisaseg import __version__
-from lisaseg.config import BUNDLED, EvaluateOptions, GenerateOptions, ImageLimits, LoadOptions, NanoRecipe, RunOptions
+from lisaseg.config import (
+    BUNDLED,
+    Dtype,
+    EvaluateOptions,
+    GenerateOptions,
+    ImageLimits,
+    LoadOptions,
+    NanoRecipe,
+    RunOptions,
+)
 from lisaseg.errors import ImageError, LisaError, MissingExtraError
 from lisaseg.files import is_file, is_folder
 from lisaseg.surfaces import terminal
@@ -119,7 +128,8 @@ class SegmentCommand:
         ),
     ] = ()
     model: str = "nano"
-    """`nano` (bundled), a folder, or a Hugging Face hub id."""
+    """`nano` (bundled), a published checkpoint (`lisa-7b`, `lisa-13b`, and each with `-explanatory`), a folder, or a
+    Hugging Face hub id."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint=f"(default: {DEFAULT_OUT})")] = None
     """Folder for <stem>_overlay.png, <stem>_mask_<i>.png and <stem>.json; made where it is missing."""
     json: bool = False
@@ -199,6 +209,60 @@ class SegmentCommand:
             terminal.show_answer(answer, paths, is_one_of_many=len(self.words) > 2)
 
 
+@app.command(name="convert")
+@dataclass(frozen=True, kw_only=True)
+class ConvertCommand:
+    """Write a model in lisaseg's own layout: safetensors in shards. After an interrupt, the same command goes on."""
+
+    source: Annotated[Positional[str], arg(metavar="SRC")]
+    """A published checkpoint: `lisa-7b`, `lisa-13b`, ..., a folder, or a Hugging Face hub id."""
+    out: Annotated[Positional[Path], arg(metavar="DST")]
+    """A folder that is empty or not there."""
+    dtype: Dtype | None = None
+    """Precision of the weights; by default each keeps the one it has."""
+    vision_tower: str | None = None
+    """CLIP, a folder or a hub id, instead of the one that config.json names."""
+
+    def execute(self) -> int:
+        """Converts, and says where the model lies."""
+        from lisaseg.model.checkpoints import quieten_libraries
+        from lisaseg.model.convert import convert
+
+        quieten_libraries(keep_downloads=sys.stderr.isatty())
+        try:
+            convert(self.source, self.out, dtype=self.dtype, vision_tower=self.vision_tower, progress=terminal.tracked)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt("the same command goes on where this one ended") from interrupt
+        print(f"The model is in {self.out}; try it: lisaseg segment IMAGE INSTRUCTION --model {self.out}")
+        return DONE
+
+
+@app.command(name="inspect")
+@dataclass(frozen=True, kw_only=True)
+class InspectCommand:
+    """Show what a model is and how much memory it takes, without loading it; weights on the hub are not fetched."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """`nano`, `lisa-7b`, `lisa-13b`, ..., a folder, or a Hugging Face hub id."""
+    vision_tower: str | None = None
+    """CLIP, a folder or a hub id, instead of the one that a published config.json names."""
+    json: bool = False
+    """Print one line of JSON and nothing else."""
+
+    def execute(self) -> int:
+        """Reads settings and headers alone."""
+        from lisaseg.model.checkpoints import quieten_libraries
+        from lisaseg.model.summary import summarize
+
+        quieten_libraries(keep_downloads=sys.stderr.isatty())
+        summary = summarize(self.model, vision_tower=self.vision_tower)
+        if self.json:
+            print(json.dumps(summary.to_dict()))
+        else:
+            terminal.show_summary(summary)
+        return DONE
+
+
 @app.command(name="models")
 @dataclass(frozen=True, kw_only=True)
 class ModelsCommand:
@@ -209,9 +273,9 @@ class ModelsCommand:
 
     def execute(self) -> int:
         """Reads sizes and headers; loads no model."""
-        from lisaseg.model.installed import installed_models
+        from lisaseg.model.known import known_models
 
-        models = installed_models()
+        models = known_models()
         if self.json:
             for model in models:
                 print(json.dumps(asdict(model)))
@@ -247,7 +311,7 @@ class TrainNanoCommand:
 
     def execute(self) -> int:
         """Trains, and says where the model lies."""
-        _require_extra("train", ("accelerate", "tensorboard"))
+        _require_extra("train", ("tensorboard",))
         from lisaseg.training.nano import train_nano
 
         try:

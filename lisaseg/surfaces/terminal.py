@@ -15,7 +15,8 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from lisaseg.evaluation.nano import Report
-    from lisaseg.model.installed import InstalledModel
+    from lisaseg.model.known import KnownModel
+    from lisaseg.model.summary import Summary
     from lisaseg.values import Answer, Segment
 
 Item = TypeVar("Item")
@@ -48,7 +49,7 @@ def show_answer(answer: "Answer", paths: Sequence[Path], *, is_one_of_many: bool
         OUT.print(Text.assemble(("overlay ", "dim"), str(paths[0])))
 
 
-def show_models(models: "Sequence[InstalledModel]") -> None:
+def show_models(models: "Sequence[KnownModel]") -> None:
     """A table of models."""
     table = Table(box=None, pad_edge=False)
     table.add_column("model", overflow="fold")
@@ -56,8 +57,36 @@ def show_models(models: "Sequence[InstalledModel]") -> None:
         table.add_column(heading, justify="left" if heading == "where" else "right", no_wrap=True)
     for model in models:
         parameters = "unknown" if model.parameters is None else f"{model.parameters / 1e6:,.1f} M"
-        table.add_row(Text(model.name), model.where, f"{model.bytes / 1e6:,.1f} MB", parameters)
-    OUT.print(table if models else "No model is installed.")
+        size = "" if model.bytes is None else f"{model.bytes / 1e6:,.1f} MB"
+        table.add_row(Text(model.name), model.where, size, parameters)
+    OUT.print(table)
+
+
+def show_summary(summary: "Summary") -> None:
+    """Blocks of figures: what it is, its parts, its tokens, and what it takes."""
+    OUT.print(Text.assemble((summary.name, "bold"), "  ", (summary.folder, "dim")))
+    for part in ("language_model", "vision_tower", "segmenter"):
+        figures = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in getattr(summary, part).items())
+        OUT.print(f"  {part.replace('_', ' '):<16}{figures}")
+    tokens = ", ".join(f"{token} {number}" for token, number in summary.tokens.items())
+    OUT.print(
+        Text(f"  {'tokens':<16}{tokens}; {summary.vocabulary:,} in all, prompts up to {summary.longest_prompt:,}")
+    )
+    OUT.print(f"  {'template':<16}{summary.template}")
+    parts = ", ".join(f"{name} {count / 1e6:,.1f} M" for name, count in summary.parameters.items())
+    OUT.print(Text(f"  {'parameters':<16}{sum(summary.parameters.values()) / 1e6:,.1f} M: {parts}"))
+    if summary.stored is not None and summary.bytes_on_disk is not None:
+        stored = ", ".join(f"{count / 1e6:,.1f} M in {dtype}" for dtype, count in summary.stored.items())
+        OUT.print(f"  {'stored':<16}{stored}; {summary.bytes_on_disk / 1e9:,.2f} GB of files")
+    else:
+        OUT.print(f"  {'stored':<16}weights are not on this machine")
+    table = Table(box=None, pad_edge=False, title="Memory, estimated", title_justify="left")
+    table.add_column("precision")
+    for heading in ("weights", "one answer", "together"):
+        table.add_column(heading, justify="right")
+    for name, needs in summary.memory.items():
+        table.add_row(name, *(f"{size / 1e9:,.2f} GB" for size in (needs.weights, needs.working, needs.total)))
+    OUT.print(table)
 
 
 def tracked(items: Sequence[Item], name: str) -> Iterator[Item]:

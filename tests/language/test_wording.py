@@ -115,3 +115,12 @@ class TestWords:
         assert "[SEG]" not in text
         assert text == " ".join(text.split())
         assert text.count("the dog") == words.count("the dog") or text == ""
+
+
+@pytest.mark.parametrize("between", [" ", "", ", ", " and ", "  ,  and  "])
+@pytest.mark.parametrize("end", ["", ".", " dog", " dog."])
+def test_a_model_that_says_nothing_but_marks_is_read_at_once(between: str, end: str) -> None:
+    """A list of marks that ends in no clause once took longer than the universe will last."""
+    text = between.join(["[SEG]"] * 500) + end
+    assert strip_seg(text).strip(" .") == end.strip(" .")
+    assert len(phrases(text, "the dog")) == 500

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lisaseg.config import BUNDLED, FIRST_WORLD, NanoRecipe, RunOptions
+from lisaseg.config import BUNDLED, FIRST_WORLD, OFFICIAL, NanoRecipe, RunOptions
 from lisaseg.images.masks import from_rle
-from lisaseg.model import installed
 from lisaseg.segmenter import Segmenter
 from lisaseg.surfaces import cli
 from lisaseg.surfaces.cli import DONE, FAILED, INTERRUPTED, USAGE, main
@@ -389,7 +388,7 @@ def test_models_lists_ours_in_the_hub_cache(run: Run, hub: Path, tiny_model: str
     code, out, err = run("models", "--json")
     assert (code, err) == (DONE, "")
     listed = {record["name"]: record for record in map(json.loads, out.splitlines())}
-    assert set(listed) - set(BUNDLED) == {"me/ours"}
+    assert set(listed) - {*BUNDLED, *OFFICIAL} == {"me/ours"}
     ours = listed["me/ours"]
     assert ours["where"] == "hub cache"
     assert ours["bytes"] == sum(path.stat().st_size for path in Path(tiny_model).iterdir())
@@ -410,8 +409,101 @@ def test_weights_that_cannot_be_read_are_listed_as_unknown(run: Run, hub: Path) 
 
 def test_no_hub_cache_is_no_error(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.utils._cache_manager.HF_HUB_CACHE", str(tmp_path / "none"))
-    monkeypatch.setattr(installed, "BUNDLED", ())
-    assert run("models") == (DONE, "No model is installed.\n", "")
+    code, out, err = run("models")
+    assert (code, err) == (DONE, "")
+    assert [line.split()[0] for line in out.splitlines()[1:]] == [*BUNDLED, *OFFICIAL]
+
+
+def test_a_published_checkpoint_in_the_hub_cache_is_listed_by_its_short_name(run: Run, hub: Path) -> None:
+    home = hub / "models--xinlai--LISA-13B-llama2-v1" / "snapshots" / ("0" * 40)
+    shutil.copytree(PUBLISHED, home)
+    (home.parents[1] / "refs").mkdir()
+    (home.parents[1] / "refs" / "main").write_text("0" * 40)
+    records = {record["name"]: record for record in map(json.loads, run("models", "--json")[1].splitlines())}
+    assert records["lisa-13b"]["where"] == "hub cache"
+    assert records["lisa-13b"]["bytes"] > 20_000_000
+    assert records["lisa-7b"] == {"name": "lisa-7b", "where": "hub", "bytes": None, "parameters": None}
+
+
+# --- convert and inspect, and published checkpoints
+
+
+PUBLISHED = Path(__file__).parents[1] / "golden" / "llava_v1" / "checkpoint"
+
+
+QUESTION = "Can you segment the food that tastes spicy and hot?"
+SCENE = PUBLISHED.parent / "scene0.png"
+
+
+def test_a_published_checkpoint_answers_as_it_is_and_converted(run: Run) -> None:
+    code, out, err = run("convert", PUBLISHED, "ours", "--dtype", "fp32")
+    assert (code, err) == (DONE, "")
+    assert out == "The model is in ours; try it: lisaseg segment IMAGE INSTRUCTION --model ours\n"
+    records = []
+    for model in (PUBLISHED, "ours"):
+        code, out, _ = run("segment", SCENE, QUESTION, "--model", model, "--json")
+        assert code == DONE
+        records.append(json.loads(out))
+    one, other = records
+    assert one["segments"] == other["segments"]
+    assert len(one["segments"]) == 1
+    assert one["model"] == "checkpoint"
+
+
+def test_a_conversion_into_a_full_folder_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    code, _, err = run("convert", PUBLISHED, tmp_path)
+    assert code == FAILED
+    assert "is not empty" in one_line(err)
+
+
+def test_an_interrupted_conversion_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lisaseg.model.convert.convert", interrupt)
+    code, _, err = run("convert", PUBLISHED, "ours")
+    assert code == INTERRUPTED
+    assert "the same command goes on" in one_line(err, "interrupted: ")
+
+
+def test_inspect_shows_what_it_is_and_what_it_takes(run: Run) -> None:
+    code, out, err = run("inspect", PUBLISHED)
+    assert (code, err) == (DONE, "")
+    for words in ("[SEG] 1024", "llava_v1", "picture tokens 256", "image side 1,024", "4bit", "GB"):
+        assert words in out
+    record = json.loads(run("inspect", PUBLISHED, "--json")[1])
+    assert record["memory"]["fp32"]["total"] > record["memory"]["4bit"]["total"]
+
+
+def test_inspect_of_something_else_is_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    code, _, err = run("inspect", tmp_path)
+    assert code == FAILED
+    assert "holds no weights" in one_line(err) or "is a 'bert' model" in one_line(err)
+
+
+def test_a_quantised_answer_and_nothing_else_on_the_streams(tmp_path: Path) -> None:
+    """In a process of its own, where libraries have not been quietened yet."""
+    command = [sys.executable, "-m", "lisaseg", "segment", SCENE, QUESTION, "--model", PUBLISHED]
+    done = subprocess.run(
+        [*command, "--quantize", "4bit", "--device", "cpu", "--json"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (DONE, "")
+    assert len(json.loads(done.stdout)["segments"]) == 1
+
+
+def test_quantize_all_without_quantize_is_wrong_usage(run: Run, picture: Path) -> None:
+    code, _, err = run("segment", picture, ASK, "--quantize-all")
+    assert code == USAGE
+    assert "say how, too, with --quantize 8bit or 4bit" in one_line(err)
+
+
+# --- train and evaluate
 
 
 def test_train_hands_its_flags_over(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

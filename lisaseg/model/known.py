@@ -1,4 +1,4 @@
-"""Which models are on this machine, told from file names and headers alone: no weights are read and no torch."""
+"""Which models there are to use, told from file names and headers alone: no weights are read and no torch."""
 
 import json
 import math
@@ -6,31 +6,32 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from lisaseg.config import BUNDLED
+from lisaseg.config import BUNDLED, OFFICIAL
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstalledModel:
-    """A model that needs no network."""
+class KnownModel:
+    """A model by name, and where it is."""
 
     name: str
     """What `--model` takes."""
     where: str
-    """`bundled` or `hub cache`."""
-    bytes: int
-    """Size of its files."""
+    """`bundled`, `hub cache`, or `hub` for a published one that is not fetched yet."""
+    bytes: int | None
+    """Size of its files; None where they are not here."""
     parameters: int | None
     """How many numbers its weights are; None where they cannot be read."""
 
 
-def installed_models() -> list[InstalledModel]:
-    """The bundled models, then those of our layout in the hub's local cache, by name."""
+def known_models() -> list[KnownModel]:
+    """The bundled models, those that can be read in the hub's local cache, and published ones not fetched yet."""
     bundled = {name: Path(str(files("lisaseg").joinpath(name))) for name in BUNDLED}
+    short_names = {repo: name for name, repo in OFFICIAL.items()}
+    cached = {short_names.get(repo, repo): folder for repo, folder in _cached().items() if _is_readable(folder)}
     return [
-        _measure(name, where, folder)
-        for where, folders in (("bundled", bundled), ("hub cache", _cached()))
-        for name, folder in sorted(folders.items())
-        if _is_ours(folder)
+        *(_measure(name, "bundled", folder) for name, folder in bundled.items()),
+        *(_measure(name, "hub cache", folder) for name, folder in sorted(cached.items())),
+        *(KnownModel(name=name, where="hub", bytes=None, parameters=None) for name in OFFICIAL if name not in cached),
     ]
 
 
@@ -48,20 +49,22 @@ def _cached() -> dict[str, Path]:
     }
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_readable(folder: Path) -> bool:
+    """Whether it is of our layout or a published LISA."""
     try:
-        return json.loads((folder / "config.json").read_text("utf-8"))["model_type"] == "lisaseg"
+        record = json.loads((folder / "config.json").read_text("utf-8"))
+        return record["model_type"] == "lisaseg" or record["architectures"] == ["LISAForCausalLM"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _measure(name: str, where: str, folder: Path) -> InstalledModel:
+def _measure(name: str, where: str, folder: Path) -> KnownModel:
     weights = sorted(folder.glob("*.safetensors"))
     try:
         parameters = sum(map(_count_parameters, weights)) if weights else None
     except (OSError, ValueError):
         parameters = None
-    return InstalledModel(
+    return KnownModel(
         name=name,
         where=where,
         bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
