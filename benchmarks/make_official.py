@@ -2,8 +2,8 @@
 
 python benchmarks/make_official.py --size 7b|13b|mid --out FOLDER [--tokenizer LLAMA_TOKENIZER_MODEL]
 
-7b and 13b are the published sizes (16 and 29 GB; CLIP, 1.2 GB, lies inside the folder). mid is a smaller one of the same
-build for machines without an accelerator: a language model of 0.3 billion parameters and SAM's ViT-B. The LLaMA
+7b and 13b are the published sizes (16 and 29 GB; CLIP, 1.2 GB, lies inside the folder). mid is a smaller one of the
+same build for machines without an accelerator: a language model of 0.3 billion parameters and SAM's ViT-B. The LLaMA
 vocabulary may not be shipped: without --tokenizer a stand-in of as many pieces takes its place.
 """
 

@@ -9,6 +9,7 @@ from lisaseg.language.wording import phrases, strip_seg
 from lisaseg.model.answer import Reply, Stopwatch, answer
 from lisaseg.model.checkpoints import load_model
 from lisaseg.model.lisa import Lisa
+from lisaseg.model.memory import telling_out_of_memory
 from lisaseg.model.processor import Pixels, Processor
 from lisaseg.values import Answer, Segment
 
@@ -26,7 +27,7 @@ class Segmenter:
     @classmethod
     def load(
         cls,
-        model: str = "nano",
+        model: str | os.PathLike[str] = "nano",
         *,
         device: str | None = None,
         dtype: Dtype | None = None,
@@ -63,7 +64,7 @@ class Segmenter:
             vision_tower=vision_tower,
             parity=parity,
         )
-        lisa, processor = load_model(model, options)
+        lisa, processor = load_model(os.fspath(model), options)
         return cls(lisa, processor, limits=limits, parity=parity)
 
     def segment(self, image: ImageSource, instruction: str, *, max_new_tokens: int = 512) -> Answer:
@@ -80,6 +81,7 @@ class Segmenter:
         Raises:
             ImageError: the picture cannot be read.
             InstructionError: the instruction is empty or too long.
+            DeviceError: memory ran out.
         """
         return self.segment_batch([(image, instruction)], max_new_tokens=max_new_tokens)[0]
 
@@ -98,17 +100,19 @@ class Segmenter:
         Raises:
             ImageError: a picture cannot be read.
             InstructionError: an instruction is empty or too long.
+            DeviceError: memory ran out.
             ValueError: batch_size is below 1.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         pairs = list(pairs)
         options = GenerateOptions(max_new_tokens=max_new_tokens)
-        return [
-            found
-            for start in range(0, len(pairs), batch_size)
-            for found in self._answer_batch(pairs[start : start + batch_size], options)
-        ]
+        with telling_out_of_memory(self.lisa.device):
+            return [
+                found
+                for start in range(0, len(pairs), batch_size)
+                for found in self._answer_batch(pairs[start : start + batch_size], options)
+            ]
 
     def _answer_batch(self, pairs: Sequence[tuple[ImageSource, str]], options: GenerateOptions) -> list[Answer]:
         watch = Stopwatch(device=self.lisa.device)

@@ -6,9 +6,10 @@ Our layout is a folder with `config.json` (`model_type: lisaseg`), safetensors w
 
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -24,7 +25,7 @@ from lisaseg.model.configuration import LisaConfig
 from lisaseg.model.devices import choose_device
 from lisaseg.model.hub import find_model, full_name
 from lisaseg.model.lisa import Lisa
-from lisaseg.model.memory import refuse_what_cannot_fit
+from lisaseg.model.memory import refuse_what_cannot_fit, telling_out_of_memory
 from lisaseg.model.official import clip_images, read_official_config, refuse_lookalikes, rename, rename_clip
 from lisaseg.model.processor import Processor
 from lisaseg.model.quantize import prepare_quantized, quantization_config
@@ -56,22 +57,22 @@ def open_checkpoint(name: str, *, vision_tower: str | None = None, with_weights:
     folder = find_model(name, with_weights=with_weights)
     record = _read_record(folder)
     kind = record.get("model_type", "nameless")
+    if kind not in (LisaConfig.model_type, "llava"):
+        raise CheckpointError(f"{folder} is a {kind!r} model; expected a LISA checkpoint (lisaseg or llava)")
     weights = open_weights(folder) if with_weights else {}
     if kind == LisaConfig.model_type:
         if vision_tower is not None:
             raise CheckpointError(f"{folder} holds its own vision tower; --vision-tower is for published checkpoints")
         config = _checked(folder, LisaConfig.from_dict, record)
         processor = Processor.load(folder, config)
-    elif kind == "llava":
+    else:
         refuse_lookalikes(folder, record, weights)
         tower = _find_tower(folder, record, vision_tower, with_weights=with_weights)
         config = _checked(folder, lambda record: read_official_config(folder, record, _read_record(tower)), record)
         config.model_name = full_name(name)
-        side = config.vlm_config.vision_config.image_size
+        side = cast(int, config.vision.image_size)
         processor = Processor(config, Tokenizer.load(folder), clip_images(tower, side))
         weights = {**rename(weights), **rename_clip(open_weights(tower) if with_weights else {})}
-    else:
-        raise CheckpointError(f"{folder} is a {kind!r} model; expected a LISA checkpoint (lisaseg or llava)")
     if len(processor.tokenizer) > config.text.vocab_size:
         raise CheckpointError(
             f"tokenizer and weights in {folder} do not belong together: {len(processor.tokenizer)} tokens, "
@@ -92,7 +93,8 @@ def load_model(name: str, options: LoadOptions) -> tuple[Lisa, Processor]:
     quantization = quantization_config(options, device, dtype)
     checkpoint = open_checkpoint(name, vision_tower=options.vision_tower)
     refuse_what_cannot_fit(checkpoint.config, device, dtype, options)
-    lisa = _fill(checkpoint, device, dtype, quantization)
+    with telling_out_of_memory(device):
+        lisa = _fill(checkpoint, device, dtype, quantization)
     if options.parity:
         lisa.segmenter.shared_image_embedding.to(dtype)
     return lisa, checkpoint.processor
@@ -119,7 +121,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _checked(folder: Path, read: Any, record: dict[str, Any]) -> LisaConfig:
+def _checked(folder: Path, read: Callable[[dict[str, Any]], LisaConfig], record: dict[str, Any]) -> LisaConfig:
     """A configuration that makes a network, or an error that names the file."""
     path = folder / "config.json"
     try:
@@ -163,7 +165,7 @@ def _fill(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, quan
             f"({checkpoint.weights[strange[0]].dtype}); expected float32, float16 or bfloat16"
         )
     config = checkpoint.config
-    for part in (config.vlm_config.vision_config, config.vlm_config.text_config):
+    for part in (config.vision, config.text):
         part.dtype = dtype  # else they would be made in the precision that their file names
     loaded: Any = Lisa.from_pretrained(
         None,

@@ -34,20 +34,29 @@ class LisaConfig(PreTrainedConfig):
         return cast(LlamaConfig, self.vlm_config.text_config)
 
     @property
+    def vision(self) -> CLIPVisionConfig:
+        """The vision tower's part."""
+        return cast(CLIPVisionConfig, self.vlm_config.vision_config)
+
+    @property
+    def sam(self) -> SamVisionConfig:
+        """The segmenter's image encoder."""
+        return cast(SamVisionConfig, self.segmenter_config.vision_config)
+
+    @property
     def num_image_tokens(self) -> int:
         """Token positions that one picture takes in a prompt."""
-        vision = cast(CLIPVisionConfig, self.vlm_config.vision_config)
-        return (cast(int, vision.image_size) // cast(int, vision.patch_size)) ** 2
+        return (cast(int, self.vision.image_size) // cast(int, self.vision.patch_size)) ** 2
 
     @property
     def segmenter_side(self) -> int:
         """Side of the segmenter's square input in pixels."""
-        return cast(int, cast(SamVisionConfig, self.segmenter_config.vision_config).image_size)
+        return cast(int, self.sam.image_size)
 
     @property
     def segmenter_cells(self) -> int:
         """Side of the segmenter's image embedding in patches."""
-        return self.segmenter_side // cast(int, cast(SamVisionConfig, self.segmenter_config.vision_config).patch_size)
+        return self.segmenter_side // cast(int, self.sam.patch_size)
 
     @property
     def prompt_width(self) -> int:

@@ -13,7 +13,7 @@ from lisaseg.errors import OutputError
 from lisaseg.files import is_file, make_folder, remove, write_atomic
 from lisaseg.model.checkpoints import Checkpoint, check_fit, open_checkpoint
 from lisaseg.model.devices import DTYPES
-from lisaseg.model.lisa import Lisa
+from lisaseg.model.lisa import FP32_ALWAYS, FP32_IN_FP16
 from lisaseg.model.weights import to_safetensors
 
 SHARD_BYTES = 2_000_000_000
@@ -62,7 +62,7 @@ def convert(
 
 def _dtype_on_disk(name: str, tensor: Tensor, dtype: Dtype | None) -> torch.dtype:
     """So that loading in `dtype` gives what the source gives: parts that `Lisa` keeps in fp32 keep what they have."""
-    kept = [*Lisa._keep_in_fp32_modules_strict, *(Lisa._keep_in_fp32_modules if dtype == "fp16" else ())]
+    kept = [*FP32_ALWAYS, *(FP32_IN_FP16 if dtype == "fp16" else ())]
     return tensor.dtype if dtype is None or any(part in name for part in kept) else DTYPES[dtype]
 
 

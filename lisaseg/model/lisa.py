@@ -5,16 +5,20 @@ the language model, N masks, C channels, H W height and width.
 """
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, LlavaForConditionalGeneration, PreTrainedModel, SamModel
+from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamModel
 
 from lisaseg.language.tokenizer import IMAGE_ID
 from lisaseg.model.configuration import LisaConfig
 
+FP32_ALWAYS = ["shared_image_embedding"]
+"""Parts that no half precision is good for: SAM's positions lose two digits."""
+FP32_IN_FP16 = ["segmenter.vision_encoder.neck"]
+"""Parts that overflow in fp16."""
 MASKS_PER_CALL = 32
 """So many masks are drawn together: a model may babble hundreds of `[SEG]`, and each takes 30 MB while it is drawn."""
 
@@ -36,8 +40,8 @@ class Lisa(PreTrainedModel):
     base_model_prefix = "lisa"
     _no_split_modules = ["LlamaDecoderLayer", "CLIPEncoderLayer", "SamVisionLayer"]
     _supports_sdpa = True
-    _keep_in_fp32_modules_strict = ["shared_image_embedding"]  # positions lose two digits in half precision
-    _keep_in_fp32_modules = ["segmenter.vision_encoder.neck"]  # overflows in fp16
+    _keep_in_fp32_modules_strict = FP32_ALWAYS
+    _keep_in_fp32_modules = FP32_IN_FP16
 
     def __init__(self, config: LisaConfig):
         super().__init__(config)
@@ -46,8 +50,8 @@ class Lisa(PreTrainedModel):
         self.segmenter.vision_encoder.neck.register_forward_pre_hook(_in_own_precision)
         width = config.text.hidden_size
         if config.projector == "linear":
-            vision = cast(CLIPVisionConfig, config.vlm_config.vision_config)
-            self.vlm.model.multi_modal_projector = nn.Linear(vision.hidden_size, width)
+            projector = nn.Linear(config.vision.hidden_size, width)
+            self.vlm.model.set_submodule("multi_modal_projector", projector)
         self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.prompt_width))
         self.post_init()
 

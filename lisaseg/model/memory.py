@@ -1,12 +1,13 @@
 """How much memory a model takes, told from its configuration before anything is loaded."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
 import psutil
 import torch
 from torch import nn
-from transformers.models.sam.configuration_sam import SamVisionConfig
 
 from lisaseg.config import LoadOptions
 from lisaseg.errors import DeviceError
@@ -73,6 +74,20 @@ def refuse_what_cannot_fit(config: LisaConfig, device: torch.device, dtype: torc
     )
 
 
+@contextmanager
+def telling_out_of_memory(device: torch.device) -> Generator[None]:
+    """Turns a failed allocation inside the block into a DeviceError that says what helps."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError, and the CPU has only that
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise DeviceError(
+            f"out of memory on {device}; fewer or smaller pictures at a time, --quantize 8bit or 4bit, or a smaller "
+            "model help"
+        ) from error
+
+
 def free_bytes(device: torch.device) -> int | None:
     """Free memory of a device, or None where nobody can tell."""
     if device.type == "cuda":
@@ -81,7 +96,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _working_bytes(config: LisaConfig, dtype: torch.dtype) -> int:
-    text, sam = config.text, cast(SamVisionConfig, config.segmenter_config.vision_config)
+    text, sam = config.text, config.sam
     heads = cast(int, text.num_key_value_heads)
     positions = config.num_image_tokens + 2 * NEW_TOKENS
     cache = 2 * text.num_hidden_layers * heads * (text.hidden_size // text.num_attention_heads) * positions

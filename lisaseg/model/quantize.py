@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+from typing import Any
 
 import torch
 from torch import nn
@@ -50,6 +51,7 @@ def is_quantized(name: str, options: LoadOptions) -> bool:
 
 def prepare_quantized(lisa: nn.Module) -> None:
     """Keeps layers of odd sizes, such as a head of 32003 words, off a CPU kernel of bitsandbytes that fails on them."""
-    for module in lisa.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu") and (module.out_features % 32 or module.in_features % 64):
-            module.support_avx512bf16_for_cpu = False
+    layers: list[Any] = [module for module in lisa.modules() if hasattr(module, "support_avx512bf16_for_cpu")]
+    for layer in layers:
+        if layer.out_features % 32 or layer.in_features % 64:
+            layer.support_avx512bf16_for_cpu = False

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import CLIPVisionConfig
-from transformers.models.sam.configuration_sam import SamVisionConfig
 
 from lisaseg.config import BUNDLED, LoadOptions
+from lisaseg.errors import CheckpointError
 from lisaseg.files import is_folder
 from lisaseg.model.checkpoints import check_fit, open_checkpoint
 from lisaseg.model.configuration import LisaConfig
-from lisaseg.model.hub import full_name
+from lisaseg.model.hub import find_model
 from lisaseg.model.memory import Needs, estimate, skeleton
 from lisaseg.model.weights import weight_files
 
@@ -63,7 +62,7 @@ def summarize(model: str, *, vision_tower: str | None = None) -> Summary:
     Raises:
         CheckpointError: as `open_checkpoint` and `check_fit`.
     """
-    is_here = model in BUNDLED or is_folder(model)
+    is_here = model in BUNDLED or is_folder(model) or _is_cached(model)
     checkpoint = open_checkpoint(model, vision_tower=vision_tower, with_weights=is_here)
     stored: Counter[str] = Counter()
     for tensor in checkpoint.weights.values():
@@ -72,7 +71,7 @@ def summarize(model: str, *, vision_tower: str | None = None) -> Summary:
         check_fit(checkpoint)
     config = checkpoint.config
     return Summary(
-        name=full_name(model),
+        name=config.model_name,
         folder=str(checkpoint.folder),
         template=config.template,
         **_parts(config),
@@ -86,9 +85,16 @@ def summarize(model: str, *, vision_tower: str | None = None) -> Summary:
     )
 
 
+def _is_cached(model: str) -> bool:
+    """Whether a hub's weights have been fetched, all of them."""
+    try:
+        return bool(weight_files(find_model(model, with_weights=False)))
+    except CheckpointError:
+        return False
+
+
 def _parts(config: LisaConfig) -> dict[str, dict[str, int]]:
-    vision = cast(CLIPVisionConfig, config.vlm_config.vision_config)
-    sam = cast(SamVisionConfig, config.segmenter_config.vision_config)
+    tower = {"image_side": cast(int, config.vision.image_size), "picture_tokens": config.num_image_tokens}
     return {
         part: {
             "layers": shape.num_hidden_layers,
@@ -98,8 +104,8 @@ def _parts(config: LisaConfig) -> dict[str, dict[str, int]]:
         }
         for part, shape, more in (
             ("language_model", config.text, {}),
-            ("vision_tower", vision, {"image_side": vision.image_size, "picture_tokens": config.num_image_tokens}),
-            ("segmenter", sam, {"image_side": config.segmenter_side}),
+            ("vision_tower", config.vision, tower),
+            ("segmenter", config.sam, {"image_side": config.segmenter_side}),
         )
     }
 

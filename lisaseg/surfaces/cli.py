@@ -266,7 +266,7 @@ class InspectCommand:
 @app.command(name="models")
 @dataclass(frozen=True, kw_only=True)
 class ModelsCommand:
-    """List the models on this machine: the bundled ones and those fetched from the hub."""
+    """List the models that go by name: bundled ones, those fetched from the hub, and published ones still there."""
 
     json: bool = False
     """Print one line of JSON for each model and nothing else."""

@@ -230,7 +230,7 @@ class TestPublished:
 
     def test_a_v0_checkpoint_is_told_apart(self, published: Path) -> None:
         torch.save({"x": torch.ones(1)}, published / "pytorch_model-visual_model.bin")
-        with pytest.raises(CheckpointError, match="is a LISA v0 checkpoint.*supported are LISA v1"):
+        with pytest.raises(CheckpointError, match=r"is a LISA v0 checkpoint.*supported are LISA v1"):
             load_model(str(published), LoadOptions())
 
     def test_an_unmerged_training_is_told_apart(self, published: Path) -> None:
@@ -240,7 +240,7 @@ class TestPublished:
 
     def test_the_vision_tower_may_lie_elsewhere(self, published: Path, tmp_path: Path) -> None:
         elsewhere = (published / "clip").rename(tmp_path / "tower")
-        with pytest.raises(CheckpointError, match="vision tower .* cannot be had"):
+        with pytest.raises(CheckpointError, match=r"vision tower .* cannot be had"):
             load_model(str(published), LoadOptions())
         load_model(str(published), LoadOptions(vision_tower=str(elsewhere)))
 
@@ -266,7 +266,7 @@ class TestPublished:
 
     def test_without_a_side_file_sam_is_vit_h(self, published: Path) -> None:
         (published / "lisaseg.json").unlink()
-        sam = open_checkpoint(str(published)).config.segmenter_config.vision_config
+        sam = open_checkpoint(str(published)).config.sam
         assert (sam.hidden_size, sam.num_hidden_layers, sam.global_attn_indexes) == (1280, 32, [7, 15, 23, 31])
         with pytest.raises(CheckpointError, match=r"do not fit its config\.json: missing keys"):
             check_fit(open_checkpoint(str(published)))

@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,7 @@ def test_shards_are_no_larger_than_asked(tmp_path: Path) -> None:
     assert set(index["weight_map"]) == set(open_weights(tmp_path / "out"))
 
 
-def interrupted_after(number: int) -> object:
+def interrupted_after(number: int) -> Callable[[Sequence[int], str], Iterator[int]]:
     def progress(shards: Sequence[int], _: str) -> Iterator[int]:
         for count, shard in enumerate(shards):
             if count == number:
@@ -68,7 +68,7 @@ def interrupted_after(number: int) -> object:
 def test_an_interrupted_conversion_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        convert(SOURCE, out, shard_bytes=SHARD_BYTES, progress=interrupted_after(2))  # type: ignore[arg-type]
+        convert(SOURCE, out, shard_bytes=SHARD_BYTES, progress=interrupted_after(2))
     written = {path: path.stat().st_mtime_ns for path in out.glob("*.safetensors")}
     assert len(written) == 2
     assert not (out / "config.json").exists()
@@ -85,7 +85,7 @@ def test_an_interrupted_conversion_goes_on(tmp_path: Path) -> None:
 def test_part_of_another_conversion_is_left_alone(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        convert(SOURCE, out, shard_bytes=SHARD_BYTES, progress=interrupted_after(1))  # type: ignore[arg-type]
+        convert(SOURCE, out, shard_bytes=SHARD_BYTES, progress=interrupted_after(1))
     with pytest.raises(OutputError, match="holds part of another conversion"):
         convert(SOURCE, out, shard_bytes=SHARD_BYTES, dtype="bf16")
 

@@ -76,7 +76,7 @@ def test_without_a_network_and_a_copy_it_says_so(cache: Path, name: str) -> None
 
 
 def test_an_unknown_name_lists_what_is_known() -> None:
-    with pytest.raises(CheckpointError, match="unknown model 'lisa-99b': expected nano, lisa-7b, .*lisa-13b"):
+    with pytest.raises(CheckpointError, match=r"unknown model 'lisa-99b': expected nano, lisa-7b, .*lisa-13b"):
         find_model("lisa-99b")
 
 

@@ -8,7 +8,7 @@ from lisaseg.errors import DeviceError
 from lisaseg.model import memory
 from lisaseg.model.checkpoints import load_model, open_checkpoint
 from lisaseg.model.configuration import LisaConfig
-from lisaseg.model.memory import estimate, free_bytes, refuse_what_cannot_fit
+from lisaseg.model.memory import estimate, free_bytes, refuse_what_cannot_fit, telling_out_of_memory
 
 CHECKPOINT = str(Path(__file__).parents[1] / "golden" / "llava_v1" / "checkpoint")
 CPU = torch.device("cpu")
@@ -62,3 +62,24 @@ def test_this_machine_has_some_memory() -> None:
     assert free is not None
     assert free > 10**8
     assert free_bytes(torch.device("mps")) is None
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("you can't allocate memory")]
+)
+def test_a_failed_allocation_says_what_helps(error: Exception) -> None:
+    with (
+        pytest.raises(DeviceError, match=r"out of memory on cpu; .*--quantize"),
+        telling_out_of_memory(CPU),
+    ):
+        raise error
+
+
+def test_a_real_failed_allocation_on_the_cpu() -> None:
+    with pytest.raises(DeviceError, match="out of memory"), telling_out_of_memory(CPU):
+        torch.empty(1 << 50)
+
+
+def test_another_error_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"), telling_out_of_memory(CPU):
+        raise RuntimeError("shapes differ")

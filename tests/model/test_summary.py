@@ -1,8 +1,10 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 from lisaseg.errors import CheckpointError
 from lisaseg.model.summary import summarize
@@ -41,3 +43,19 @@ def test_parts_add_up(tiny_model: str) -> None:
     assert summary.stored is not None
     tied = 2 * 64  # SAM's positions stand in the file twice
     assert sum(summary.parameters.values()) == sum(summary.stored.values()) - tied
+
+
+def test_a_hub_model_needs_no_weights(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "hub" / "models--xinlai--LISA-7B-v1"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text("0" * 40)
+    folder = Path(shutil.copytree(published, home / "snapshots" / ("0" * 40)))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    whole = summarize("lisa-7b")
+    assert whole.stored is not None
+    assert whole.name == "LISA-7B-v1"
+    (folder / "pytorch_model.bin").unlink()
+    settings_alone = summarize("lisa-7b")
+    assert settings_alone.stored is None
+    assert settings_alone.parameters == whole.parameters
+    assert settings_alone.memory == whole.memory
