@@ -19,7 +19,9 @@ class LisaConfig(PreTrainedConfig):
     """
 
     model_type = "lisaseg"
+    has_no_defaults_at_init: ClassVar[bool] = True
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"vlm_config": LlavaConfig, "segmenter_config": SamConfig}
+    sub_configs: ClassVar[dict[str, Any]] = sub_configs_defaults  # the name that transformers 5.17 knows
 
     vlm_config: LlavaConfig
     segmenter_config: SamConfig
@@ -27,6 +29,13 @@ class LisaConfig(PreTrainedConfig):
     template: str = "llava_v1"
     max_prompt_tokens: int = 1536
     model_name: str = "lisa"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for name, kind in (("vlm_config", LlavaConfig), ("segmenter_config", SamConfig)):
+            part = getattr(self, name)
+            if isinstance(part, dict):  # as read from a file, by transformers 5.17
+                setattr(self, name, kind(**part))
+        super().__post_init__(**kwargs)
 
     @property
     def text(self) -> LlamaConfig:
