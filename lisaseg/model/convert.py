@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from lisaseg.files import is_file, make_folder, remove, write_atomic
 from lisaseg.model.checkpoints import Checkpoint, check_fit, open_checkpoint
 from lisaseg.model.devices import DTYPES
 from lisaseg.model.lisa import FP32_ALWAYS, FP32_IN_FP16
-from lisaseg.model.weights import to_safetensors
+from lisaseg.model.weights import ALIGNMENT, to_safetensors
 
 SHARD_BYTES = 2_000_000_000
 PLAN_FILE = ".lisaseg-convert.json"
@@ -67,16 +67,23 @@ def _dtype_on_disk(name: str, tensor: Tensor, dtype: Dtype | None) -> torch.dtyp
 
 
 def _split(sizes: dict[str, int], most: int) -> list[list[str]]:
-    """Names in order, cut into runs of at most so many bytes."""
-    shards: list[list[str]] = [[]]
+    """Names in order, cut into runs of at most so many bytes; odd sizes apart: they misalign what follows them."""
+    even = {name: size for name, size in sizes.items() if size % ALIGNMENT == 0}
+    odd = {name: size for name, size in sizes.items() if name not in even}
+    return [*_runs(even, most), *_runs(odd, most)]
+
+
+def _runs(sizes: dict[str, int], most: int) -> Iterator[list[str]]:
+    run: list[str] = []
     room = most
     for name, size in sizes.items():
-        if size > room and shards[-1]:
-            shards.append([])
-            room = most
-        shards[-1].append(name)
+        if size > room and run:
+            yield run
+            run, room = [], most
+        run.append(name)
         room -= size
-    return shards
+    if run:
+        yield run
 
 
 def _claim(out: Path, plan: dict[str, object]) -> None:

@@ -11,7 +11,7 @@ from lisaseg.config import Dtype
 from lisaseg.errors import CheckpointError, OutputError
 from lisaseg.model import convert as convert_module
 from lisaseg.model.convert import PLAN_FILE, convert
-from lisaseg.model.weights import open_file, open_weights
+from lisaseg.model.weights import ALIGNMENT, open_file, open_weights
 from lisaseg.segmenter import Segmenter
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "llava_v1"
@@ -53,6 +53,13 @@ def test_shards_are_no_larger_than_asked(tmp_path: Path) -> None:
         assert len(tensors) == 1 or sum(t.numel() * t.itemsize for t in tensors.values()) <= SHARD_BYTES
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert set(index["weight_map"]) == set(open_weights(tmp_path / "out"))
+
+
+def test_only_tensors_of_odd_sizes_lie_apart_and_unaligned(tmp_path: Path) -> None:
+    convert(SOURCE, tmp_path / "out", shard_bytes=SHARD_BYTES)
+    *even, odd = (open_file(path) for path in sorted((tmp_path / "out").glob("model-*.safetensors")))
+    assert all(t.data_ptr() % ALIGNMENT == 0 for tensors in even for t in tensors.values())
+    assert all(t.numel() * t.itemsize % ALIGNMENT for t in odd.values())
 
 
 def interrupted_after(number: int) -> Callable[[Sequence[int], str], Iterator[int]]:
