@@ -100,10 +100,13 @@ def load_model(name: str, options: LoadOptions) -> tuple[Lisa, Processor]:
     return lisa, checkpoint.processor
 
 
-def quieten_libraries(*, keep_downloads: bool) -> None:
-    """From now on transformers tells errors only and shows no bars; the hub shows those of downloads, or none."""
+def quieten_libraries(*, keep_downloads: bool, keep_loading: bool = False) -> None:
+    """From now on transformers tells errors only; bars of downloads and of loading are shown where they are kept."""
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    if keep_loading:
+        logging.enable_progress_bar()
+    else:
+        logging.disable_progress_bar()
     if keep_downloads:
         enable_progress_bars()
 

@@ -31,7 +31,7 @@ from lisaseg.config import (
     RunOptions,
 )
 from lisaseg.errors import ImageError, LisaError, MissingExtraError
-from lisaseg.files import is_file, is_folder
+from lisaseg.files import is_file
 from lisaseg.surfaces import terminal
 
 if TYPE_CHECKING:
@@ -173,12 +173,12 @@ class SegmentCommand:
         return FAILED if failed else DONE
 
     def _load(self) -> "Segmenter":
-        is_here = self.model in BUNDLED or is_folder(self.model)
-        with terminal.waiting(f"Loading {self.model}", is_shown=is_here):  # a download shows bars of its own
+        is_small, is_watched = self.model in BUNDLED, sys.stderr.isatty()
+        with terminal.waiting(f"Loading {self.model}", is_shown=is_small):  # others show bars with the time left
             from lisaseg.model.checkpoints import quieten_libraries
             from lisaseg.segmenter import Segmenter
 
-            quieten_libraries(keep_downloads=sys.stderr.isatty())
+            quieten_libraries(keep_downloads=is_watched, keep_loading=is_watched and not is_small)
             return Segmenter.load(self.model, limits=self.limits, **vars(self.load))
 
     def _answers(self, segmenter: "Segmenter", images: Sequence[str]) -> "Iterator[Answer | ImageError]":
