@@ -258,6 +258,26 @@ class TestPublished:
         _, other = load_model(str(published), LoadOptions())
         assert torch.equal(processor.pixels([a_picture()]).vlm, other.pixels([a_picture()]).vlm)
 
+    def test_files_of_clip_as_they_were_written_in_2021(self, published: Path) -> None:
+        """Settings of generation among the vision tower's, sizes as bare numbers, an extractor by its old name."""
+        lisa, processor = load_model(str(published), LoadOptions())
+        record = json.loads((published / "clip" / "config.json").read_text())
+        old = dict(bad_words_ids=None, do_sample=False, dropout=0.0, num_beams=1, top_k=50, torchscript=False)
+        old |= dict(
+            decoder_start_token_id=None, pruned_heads={}, return_dict=True, use_bfloat16=False, torch_dtype=None
+        )
+        whole = {"model_type": "clip", "text_config": {}, "vision_config": {**old, **record, "torch_dtype": None}}
+        (published / "clip" / "config.json").write_text(json.dumps(whole))
+        images = json.loads((published / "clip" / "preprocessor_config.json").read_text())
+        bare = {"crop_size": 224, "size": 224, "resample": 3, "feature_extractor_type": "CLIPFeatureExtractor"}
+        flags = {"do_center_crop": True, "do_normalize": True, "do_resize": True}
+        numbers = {name: images[name] for name in ("image_mean", "image_std")}
+        (published / "clip" / "preprocessor_config.json").write_text(json.dumps({**bare, **flags, **numbers}))
+        again, other = load_model(str(published), LoadOptions())
+        pixels, other_pixels = (p.pixels([a_picture()]).vlm for p in (processor, other))
+        assert torch.equal(pixels, other_pixels)
+        assert torch.equal(lisa.see(pixels), again.see(pixels))
+
     @pytest.mark.parametrize("text", ["{", "[1]", '{"sam": 3}', '{"sams": {}}', '{"sam": {"depth": 2}}'])
     def test_a_side_file_with_nonsense_is_named(self, published: Path, text: str) -> None:
         (published / "lisaseg.json").write_text(text)
