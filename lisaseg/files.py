@@ -75,5 +75,5 @@ def _reason(error: OSError) -> str:
     """What happened, in the system's words, and what to do."""
     what = error.strerror or str(error)
     if error.errno in _FULL:
-        return f"{what}; free some space or choose another folder with --out"
-    return f"{what}; choose another folder with --out"
+        return f"{what}; free some space or choose another folder"
+    return f"{what}; choose another folder"

@@ -28,7 +28,7 @@ def test_a_folder_is_made_with_its_parents_and_may_be_there(tmp_path: Path) -> N
 def test_a_folder_cannot_be_made_where_a_file_is(a_file: Path) -> None:
     for path in (a_file, a_file / "below"):
         with pytest.raises(
-            OutputError, match=r"cannot make the folder .*result.json.*; choose another folder with --out"
+            OutputError, match=r"cannot make the folder .*result.json.*; choose another folder"
         ):
             make_folder(path)
 
@@ -52,7 +52,7 @@ def test_a_new_file_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["missing/x.json", "result.json/x.json", "x" * 300])
 def test_a_place_that_cannot_be_written(a_file: Path, place: str) -> None:
-    with pytest.raises(OutputError, match=r"^cannot write .*; choose another folder with --out$"):
+    with pytest.raises(OutputError, match=r"^cannot write .*; choose another folder$"):
         write_atomic(a_file.parent / place, b"after")
     assert names(a_file.parent) == ["result.json"]
 
