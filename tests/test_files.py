@@ -27,9 +27,7 @@ def test_a_folder_is_made_with_its_parents_and_may_be_there(tmp_path: Path) -> N
 
 def test_a_folder_cannot_be_made_where_a_file_is(a_file: Path) -> None:
     for path in (a_file, a_file / "below"):
-        with pytest.raises(
-            OutputError, match=r"cannot make the folder .*result.json.*; choose another folder"
-        ):
+        with pytest.raises(OutputError, match=r"cannot make the folder .*result.json.*; choose another folder"):
             make_folder(path)
 
 
