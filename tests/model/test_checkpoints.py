@@ -262,7 +262,9 @@ class TestPublished:
         """Settings of generation among the vision tower's, sizes as bare numbers, an extractor by its old name."""
         lisa, processor = load_model(str(published), LoadOptions())
         record = json.loads((published / "clip" / "config.json").read_text())
-        old = dict(bad_words_ids=None, do_sample=False, dropout=0.0, num_beams=1, top_k=50, torchscript=False)
+        old: dict[str, object] = dict(
+            bad_words_ids=None, do_sample=False, dropout=0.0, num_beams=1, top_k=50, torchscript=False
+        )
         old |= dict(
             decoder_start_token_id=None, pruned_heads={}, return_dict=True, use_bfloat16=False, torch_dtype=None
         )
