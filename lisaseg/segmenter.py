@@ -94,8 +94,8 @@ class Segmenter:
     ) -> list[Answer]:
         """Answers many (picture, instruction) pairs, `batch_size` at a time, in order.
 
-        Each batch is padded together: one pass of each encoder over its distinct pictures, one decoding loop, one call
-        of the mask decoder. Timings of an answer are its share of its batch.
+        Each batch is padded together: one pass of each encoder over its distinct pictures, one decoding loop, and the
+        mask decoder for all masks. Timings of an answer are its share of its batch.
 
         Raises:
             ImageError: a picture cannot be read.

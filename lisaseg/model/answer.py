@@ -54,7 +54,7 @@ def answer(
     *,
     draw_prompt: bool = False,
 ) -> list[Reply]:
-    """Replies to all rows: both encoders once per picture, one decoding loop, one call of the mask decoder.
+    """Replies to all rows: both encoders once per picture, one decoding loop, the mask decoder for all masks.
 
     With `draw_prompt`, each `[SEG]` of a prompt has a mask too, before those of the answer, as in the original.
     """

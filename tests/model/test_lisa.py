@@ -102,6 +102,18 @@ def test_all_masks_of_a_batch_equal_masks_one_by_one(lisa: Lisa) -> None:
         torch.testing.assert_close(alone[0], together[number], atol=1e-4, rtol=1e-4)
 
 
+@torch.inference_mode()
+def test_many_masks_take_several_calls_and_come_out_the_same(lisa: Lisa, monkeypatch: pytest.MonkeyPatch) -> None:
+    side, width = lisa.config.segmenter_side, lisa.config.text.hidden_size
+    torch.manual_seed(0)
+    embeddings, states, pictures = lisa.look(torch.randn(2, 3, side, side)), torch.randn(5, width), torch.arange(5) % 2
+    together, iou = lisa.draw(states, embeddings, pictures)
+    monkeypatch.setattr("lisaseg.model.lisa.MASKS_PER_CALL", 2)
+    in_calls, iou_in_calls = lisa.draw(states, embeddings, pictures)
+    torch.testing.assert_close(in_calls, together, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(iou_in_calls, iou, atol=1e-4, rtol=1e-4)
+
+
 def test_no_seg_draws_no_mask(lisa: Lisa) -> None:
     side = lisa.config.segmenter_side
     masks, iou = lisa.draw(
