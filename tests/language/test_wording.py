@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lisaseg.data.vocabulary import load_vocabulary
-from lisaseg.language.wording import phrases, strip_seg
+from lisaseg.language.wording import Narrator, phrases, spans, strip_seg
 
 TEMPLATES = load_vocabulary().templates
 ASKED = "Segment the pet."
@@ -73,6 +73,99 @@ class TestPhrases:
         found = phrases(" ".join(words), ASKED)
         assert len(found) == words.count("[SEG]")
         assert all(phrase.strip() for phrase in found)
+
+
+class TestSpans:
+    @pytest.mark.parametrize(
+        ("raw", "expected"),
+        [
+            ("Sure, it is the dog [SEG].", ["the dog"]),
+            ("They are a dog [SEG], a cat [SEG] and a cup [SEG].", ["a dog", "a cat", "a cup"]),
+            ("The dog [SEG] and the dog [SEG].", ["The dog", "the dog"]),
+            ("It is the\n dog [SEG].", ["the dog"]),
+            ("What you need: the knife [SEG].", ["the knife"]),
+            ("The catalogue is old. It is the cat [SEG].", ["the cat"]),
+            ("[SEG] and the cat [SEG], [SEG] and [SEG]. And the cat [SEG].", [None, "the cat", None, None, "the cat"]),
+            ("It is [SEG].", [None]),
+            ("", []),
+        ],
+    )
+    def test_they_are_where_the_phrases_stand(self, raw: str, expected: list[str | None]) -> None:
+        text = strip_seg(raw)
+        assert [span and text[slice(*span)] for span in spans(raw)] == expected
+
+    def test_things_of_one_name_stand_at_their_own_places(self) -> None:
+        assert spans("The dog [SEG] and the dog [SEG].") == [(0, 7), (12, 19)]
+
+    @given(st.lists(st.sampled_from(["[SEG]", "the dog", "and", ",", ".", ":", "it is", "\n", "猫"]), max_size=12))
+    def test_a_span_is_its_phrase_and_none_is_the_fallback(self, words: list[str]) -> None:
+        raw = " ".join(words)
+        text = strip_seg(raw)
+        for phrase, span in zip(phrases(raw, ASKED), spans(raw), strict=True):
+            assert phrase == ASKED if span is None else text[slice(*span)].lower() == phrase.lower()
+
+
+class TestNarrator:
+    WORDS = (
+        "[SEG]",
+        "[SEG]",
+        "[SEG]",
+        "the dog",
+        "and",
+        "or",
+        ",",
+        ".",
+        ":",
+        "!",
+        "it is",
+        "Sure",
+        "(",
+        ")",
+        "cat",
+        "[",
+    )
+
+    def told(self, steps: list[str]) -> list[str]:
+        """What is told at each step, and at the end."""
+        narrator = Narrator()
+        return [*map(narrator.tell, steps), narrator.finish(steps[-1] if steps else "")]
+
+    @given(st.lists(st.tuples(st.sampled_from(WORDS), st.booleans()), max_size=14))
+    def test_what_is_told_is_the_text_and_nothing_is_taken_back(self, words: list[tuple[str, bool]]) -> None:
+        """Words come joined as the tokenizer joins them, or as parts of words."""
+        steps, raw = [], ""
+        for word, is_apart in words:
+            raw += (" " if raw and (word == "[SEG]" or (is_apart and word not in ",.:!)")) else "") + word
+            steps.append(raw)
+        assert "".join(self.told(steps)) == strip_seg(raw)
+
+    @given(st.lists(st.sampled_from(WORDS), max_size=14))
+    def test_segments_are_named_at_once_as_they_are_at_the_end(self, words: list[str]) -> None:
+        steps = [" ".join(words[: end + 1]) for end in range(len(words))]
+        marks = [step for step, word in zip(steps, words, strict=True) if word == "[SEG]"]
+        whole = steps[-1] if steps else ""
+        assert [spans(step)[-1] for step in marks] == spans(whole)
+        assert [phrases(step, ASKED)[-1] for step in marks] == phrases(whole, ASKED)
+
+    def test_words_come_as_soon_as_they_are_certain(self) -> None:
+        steps = [
+            "It",
+            "It is",
+            "It is the",
+            "It is the d",
+            "It is the dog",
+            "It is the dog [SEG]",
+            "It is the dog [SEG].",
+        ]
+        assert self.told(steps) == ["It", " is", " the", " d", "og", "", ".", ""]
+
+    def test_what_may_yet_go_is_held_back(self) -> None:
+        assert self.told(["Here it is:", "Here it is: [SEG]", "Here it is: [SEG]."]) == ["Here it is", "", ".", ""]
+        assert self.told(["A dog", "A dog, [SEG]", "A dog, [SEG] a cat"]) == ["A dog", "", ", a cat", ""]
+        assert self.told(["A dog [SEG] and", "A dog [SEG] and [SEG]."]) == ["A dog", ".", ""]
+
+    def test_half_a_character_is_held_back(self) -> None:
+        assert self.told(["a \ufffd", "a \ufffd\ufffd", "a 猫"]) == ["a", "", " 猫", ""]
 
 
 class TestWords:
