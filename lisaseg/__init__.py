@@ -7,19 +7,36 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = ["Answer", "LisaError", "Segment", "Segmenter"]
+__all__ = [
+    "Answer",
+    "AskOptions",
+    "Conversation",
+    "Done",
+    "LisaError",
+    "Segment",
+    "SegmentReady",
+    "Segmenter",
+    "TextDelta",
+]
 
 _HOMES = {
     "Answer": "lisaseg.values",
+    "AskOptions": "lisaseg.config",
+    "Conversation": "lisaseg.conversation",
+    "Done": "lisaseg.values",
     "LisaError": "lisaseg.errors",
     "Segment": "lisaseg.values",
+    "SegmentReady": "lisaseg.values",
     "Segmenter": "lisaseg.segmenter",
+    "TextDelta": "lisaseg.values",
 }
 
 if TYPE_CHECKING:
+    from lisaseg.config import AskOptions
+    from lisaseg.conversation import Conversation
     from lisaseg.errors import LisaError
     from lisaseg.segmenter import Segmenter
-    from lisaseg.values import Answer, Segment
+    from lisaseg.values import Answer, Done, Segment, SegmentReady, TextDelta
 else:  # hidden from type checkers, which would otherwise accept any name
 
     def __getattr__(name: str) -> object:

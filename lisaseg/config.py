@@ -17,6 +17,8 @@ OFFICIAL = {
     "lisa-13b-explanatory": "xinlai/LISA-13B-llama2-v1-explanatory",
 }
 """Short names of the published checkpoints, and where they are on the Hugging Face hub."""
+CACHE_MB = 1024
+"""Megabytes (10^6 bytes) of pictures and contexts that a model remembers unless told otherwise."""
 FIRST_WORLD = tuple(
     (
         "dog cat horse cow sheep elephant zebra giraffe bear bird fish butterfly penguin "
@@ -69,14 +71,32 @@ class LoadOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions:
-    """How an answer is decoded: greedily, up to a length."""
+class AskOptions:
+    """How a question is answered: how words are chosen, and which masks count."""
 
     max_new_tokens: int = 512
     """Longest answer in tokens."""
+    temperature: float = 0.0
+    """0 takes the likeliest token each time; above it tokens are drawn, the more freely the higher."""
+    top_p: float = 1.0
+    """Draw among the likeliest tokens that together have this probability."""
+    seed: int = 0
+    """Decides what is drawn: the same question with the same seed has the same answer."""
+    min_score: float = 0.0
+    """Segments with a lower score are set apart, and listed as dropped."""
+    min_area: int = 0
+    """Segments with fewer pixels are set apart, and listed as dropped."""
 
     def __post_init__(self) -> None:
         _at_least(self.max_new_tokens, 1, "--max-new-tokens")
+        _at_least(self.temperature, 0, "--temperature")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"--top-p must be above 0 and at most 1, got {self.top_p}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"--seed must be between 0 and 2**63 - 1, got {self.seed}")
+        if not 0 <= self.min_score <= 1:
+            raise ValueError(f"--min-score must be between 0 and 1, got {self.min_score}")
+        _at_least(self.min_area, 0, "--min-area")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +134,26 @@ class NanoRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClickRecipe:
+    """How a model learns to follow clicks. Every field is a flag of `lisaseg train clicks`."""
+
+    scenes: int = 4000
+    """Scenes to click in; what the model sees of them is computed once and kept in memory, 75 kB each."""
+    passes: int = 10
+    """How often each is clicked in, at other places every time."""
+    batch_size: int = 16
+    """Scenes per step."""
+    learning_rate: float = 1e-3
+    """Peak of AdamW's learning rate, after a warm-up of 200 steps, then along a cosine to 0."""
+    seed: int = 0
+    """Decides every scene and every click."""
+
+    def __post_init__(self) -> None:
+        for name in ("scenes", "passes", "batch_size"):
+            _at_least(getattr(self, name), 1, f"--{name.replace('_', '-')}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Where and how a training runs; nothing here changes what is learned but rounding."""
 
@@ -122,7 +162,7 @@ class RunOptions:
     pack: Path | None = None
     """The training pack's folder; by default the one that the variable LISASEG_NANO_PACK names."""
     start: Path | None = None
-    """A model's folder to start from, with its tokenizer, instead of fresh weights."""
+    """A model's folder to start from, with its tokenizer; by default fresh weights, and for clicks the bundled nano."""
     device: str | None = None
     """`cpu`, or by default the GPU where there is one."""
     bf16: bool = False
@@ -160,6 +200,6 @@ class EvaluateOptions:
         _at_least(self.examples, 0, "--examples")
 
 
-def _at_least(value: int, least: int, flag: str) -> None:
-    if value < least:
+def _at_least(value: int | float, least: int, flag: str) -> None:
+    if not least <= value < float("inf"):  # not-a-number is neither
         raise ValueError(f"{flag} must be at least {least}, got {value}")

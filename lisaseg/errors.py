@@ -9,6 +9,10 @@ class CheckpointError(LisaError):
     """A model could not be found, read or matched to the network."""
 
 
+class ConversationError(LisaError):
+    """A conversation cannot go on: it is closed, belongs to another model, is damaged, or lacks what was asked for."""
+
+
 class DataError(LisaError):
     """A training or evaluation source is missing, malformed or contradicts itself."""
 
@@ -22,7 +26,7 @@ class ImageError(LisaError):
 
 
 class InstructionError(LisaError):
-    """An instruction is empty or longer than the model can read."""
+    """An instruction is empty or longer than the model can read, or a click or box is not in the picture."""
 
 
 class MissingExtraError(LisaError):

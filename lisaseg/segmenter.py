@@ -1,28 +1,44 @@
 """The one obvious call: a picture and what a person means by words, to words and a mask for each thing meant."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
 
-from lisaseg.config import Dtype, GenerateOptions, ImageLimits, LoadOptions, Quantize
+from lisaseg.config import CACHE_MB, AskOptions, Dtype, ImageLimits, LoadOptions, Quantize
+from lisaseg.conversation import Conversation, ask_together
 from lisaseg.images.read import ImageSource, read
-from lisaseg.language.wording import phrases, strip_seg
-from lisaseg.model.answer import Reply, Stopwatch, answer
-from lisaseg.model.checkpoints import load_model
+from lisaseg.language.wording import strip_seg
+from lisaseg.model.answer import Reply, answer
+from lisaseg.model.cache import CacheInfo
+from lisaseg.model.engine import Engine
 from lisaseg.model.lisa import Lisa
 from lisaseg.model.memory import telling_out_of_memory
 from lisaseg.model.processor import Pixels, Processor
+from lisaseg.model.segments import make_segments, sift
+from lisaseg.model.stopwatch import Stopwatch
 from lisaseg.values import Answer, Segment
+
+Item = TypeVar("Item")
 
 
 class Segmenter:
-    """A loaded model. It keeps nothing between calls."""
+    """A loaded model. Single questions leave nothing behind; conversations share its cache."""
 
-    def __init__(self, lisa: Lisa, processor: Processor, *, limits: ImageLimits | None = None, parity: bool = False):
-        """Wraps a network and its processor; most callers use `Segmenter.load`."""
-        self.lisa = lisa
-        self.processor = processor
+    def __init__(self, engine: Engine, *, limits: ImageLimits | None = None):
+        """Wraps an engine; most callers use `Segmenter.load`."""
+        self.engine = engine
         self.limits = limits or ImageLimits()
-        self.parity = parity
+
+    @property
+    def lisa(self) -> Lisa:
+        """The network."""
+        return self.engine.lisa
+
+    @property
+    def processor(self) -> Processor:
+        """What stands between the network and plain data."""
+        return self.engine.processor
 
     @classmethod
     def load(
@@ -36,6 +52,7 @@ class Segmenter:
         vision_tower: str | None = None,
         parity: bool = False,
         limits: ImageLimits | None = None,
+        cache_mb: int = CACHE_MB,
     ) -> "Segmenter":
         """Loads a model.
 
@@ -50,6 +67,8 @@ class Segmenter:
             parity: answer like the original in every detail: SAM's positions in `dtype`, and a mask for each `[SEG]`
                 in the instruction, before those of the answer.
             limits: what pictures may be as large as.
+            cache_mb: megabytes of encoded pictures and of what was said over them that conversations keep together;
+                what has to go is computed anew when it is needed.
 
         Raises:
             CheckpointError: the model cannot be found or read.
@@ -64,16 +83,15 @@ class Segmenter:
             vision_tower=vision_tower,
             parity=parity,
         )
-        lisa, processor = load_model(os.fspath(model), options)
-        return cls(lisa, processor, limits=limits, parity=parity)
+        return cls(Engine.load(model, options, cache_mb), limits=limits)
 
-    def segment(self, image: ImageSource, instruction: str, *, max_new_tokens: int = 512) -> Answer:
+    def segment(self, image: ImageSource, instruction: str, options: AskOptions | None = None) -> Answer:
         """Answers one instruction about one picture.
 
         Args:
             image: path, bytes, binary file, PIL picture, or HWC uint8 RGB array.
             instruction: what is meant, in free words.
-            max_new_tokens: the answer's longest length in tokens.
+            options: how words are chosen, and which masks count.
 
         Returns:
             The answer; `segments` is empty where the model refuses or only talks.
@@ -83,14 +101,14 @@ class Segmenter:
             InstructionError: the instruction is empty or too long.
             DeviceError: memory ran out.
         """
-        return self.segment_batch([(image, instruction)], max_new_tokens=max_new_tokens)[0]
+        return self.segment_batch([(image, instruction)], options=options)[0]
 
     def segment_batch(
         self,
         pairs: Iterable[tuple[ImageSource, str]],
         *,
         batch_size: int = 4,
-        max_new_tokens: int = 512,
+        options: AskOptions | None = None,
     ) -> list[Answer]:
         """Answers many (picture, instruction) pairs, `batch_size` at a time, in order.
 
@@ -103,18 +121,62 @@ class Segmenter:
             DeviceError: memory ran out.
             ValueError: batch_size is below 1.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        pairs = list(pairs)
-        options = GenerateOptions(max_new_tokens=max_new_tokens)
         with telling_out_of_memory(self.lisa.device):
             return [
                 found
-                for start in range(0, len(pairs), batch_size)
-                for found in self._answer_batch(pairs[start : start + batch_size], options)
+                for batch in _batches(pairs, batch_size)
+                for found in self._answer_batch(batch, options or AskOptions())
             ]
 
-    def _answer_batch(self, pairs: Sequence[tuple[ImageSource, str]], options: GenerateOptions) -> list[Answer]:
+    def start(self, image: ImageSource, options: AskOptions | None = None) -> Conversation:
+        """Starts a conversation about one picture.
+
+        Args:
+            image: path, bytes, binary file, PIL picture, or HWC uint8 RGB array.
+            options: how its questions are answered unless one says otherwise.
+
+        Raises:
+            ImageError: the picture cannot be read.
+        """
+        return Conversation(self.engine, read(image, self.limits), source=_name(image), options=options)
+
+    def resume(self, folder: str | Path) -> Conversation:
+        """Takes up a conversation that `Conversation.save` wrote.
+
+        Raises:
+            ConversationError: the files are damaged, or it was had with another model.
+            ImageError: the picture is missing or unreadable.
+        """
+        return Conversation.load(folder, self.engine, self.limits)
+
+    def ask_batch(
+        self,
+        asks: Iterable[tuple[Conversation, str]],
+        *,
+        batch_size: int = 4,
+        options: AskOptions | None = None,
+    ) -> list[Answer]:
+        """Asks one more question in each of many conversations, `batch_size` at a time, in order.
+
+        A batch is answered whole or not at all; each conversation may be there once in it.
+
+        Raises:
+            ConversationError: one is closed, is there twice in a batch, or is of another model.
+            DeviceError: memory ran out.
+            InstructionError: a question is empty or too long.
+            ValueError: batch_size is below 1.
+        """
+        return [found for batch in _batches(asks, batch_size) for found in ask_together(batch, options or AskOptions())]
+
+    def cache_info(self) -> CacheInfo:
+        """What conversations keep at the moment, in bytes and entries, and how often it was of use."""
+        return self.engine.cache.info()
+
+    def cache_clear(self) -> None:
+        """Frees what conversations keep; they go on, and compute what they need anew."""
+        self.engine.cache.clear()
+
+    def _answer_batch(self, pairs: Sequence[tuple[ImageSource, str]], options: AskOptions) -> list[Answer]:
         watch = Stopwatch(device=self.lisa.device)
         with watch.stage("read"):
             keys = [_key(source) for source, _ in pairs]
@@ -124,16 +186,14 @@ class Segmenter:
             order = list(images)
             rows = [(order.index(key), [(text, None)]) for key, (_, text) in zip(keys, pairs, strict=True)]
             inputs = self.processor(list(images.values()), rows).to(self.lisa.device)
-        replies = answer(
-            self.lisa, self.processor.tokenizer, inputs, options.max_new_tokens, watch, draw_prompt=self.parity
-        )
+        replies = answer(self.lisa, self.processor.tokenizer, inputs, options, watch, draw_prompt=self.engine.parity)
         with watch.stage("restore"):
             said = [self.processor.tokenizer.decode(reply.token_ids) for reply in replies]
             segments = [
-                self._segments(reply, raw_text, text, inputs.pixels, row)
+                sift(self._segments(reply, raw_text, text, inputs.pixels, row), options)
                 for reply, raw_text, (_, text), (row, _) in zip(replies, said, pairs, rows, strict=True)
             ]
-        share = {stage: seconds / len(pairs) for stage, seconds in watch.seconds.items()}
+        timings = watch.share(len(pairs))
         return [
             Answer(
                 image=images[key],
@@ -142,27 +202,27 @@ class Segmenter:
                 instruction=text,
                 text=strip_seg(raw_text),
                 raw_text=raw_text,
-                segments=found,
-                timings={**share, "total": sum(share.values())},
+                segments=kept,
+                dropped=dropped,
+                timings=timings,
             )
-            for key, (source, text), raw_text, found in zip(keys, pairs, said, segments, strict=True)
+            for key, (source, text), raw_text, (kept, dropped) in zip(keys, pairs, said, segments, strict=True)
         ]
 
-    def _segments(
-        self, reply: Reply, raw_text: str, instruction: str, pixels: Pixels, picture: int
-    ) -> tuple[Segment, ...]:
+    def _segments(self, reply: Reply, raw_text: str, instruction: str, pixels: Pixels, picture: int) -> list[Segment]:
         if len(reply.logits_Nhw) == 0:
-            return ()
-        words = phrases(raw_text, instruction)
-        if self.parity:
-            words = [*phrases(instruction, instruction), *words]
+            return []
         logits = self.processor.restore(reply.logits_Nhw, pixels.sizes[picture]).cpu().numpy()
-        return tuple(
-            Segment(index=index, phrase=phrase, logits=mask, predicted_iou=float(iou))
-            for index, (phrase, mask, iou) in enumerate(
-                zip(words, logits, reply.predicted_iou_N.float().tolist(), strict=True)
-            )
-        )
+        return make_segments(list(logits), reply.predicted_iou_N.float().tolist(), raw_text, instruction)
+
+
+def _batches(items: Iterable[Item], batch_size: int) -> Iterator[Sequence[Item]]:
+    """The items in order, so many at a time."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    items = list(items)
+    for start in range(0, len(items), batch_size):
+        yield items[start : start + batch_size]
 
 
 def _key(source: ImageSource) -> str | int:

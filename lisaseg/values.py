@@ -3,8 +3,9 @@
 import functools
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ class Segment:
     """Mask logits at the picture's size; above 0 is inside."""
     predicted_iou: float
     """SAM's own estimate of the mask's IoU, as the network gives it."""
+    span: tuple[int, int] | None = None
+    """Where the phrase stands in the answer: `text[span[0]:span[1]]`; None where it is the instruction's."""
 
     @functools.cached_property
     def mask(self) -> Bool[np.ndarray, "H W"]:
@@ -66,6 +69,7 @@ class Segment:
         return {
             "index": self.index,
             "phrase": self.phrase,
+            "span": self.span and list(self.span),
             "score": round(self.score, 4),
             "bbox": list(self.bbox),
             "area": self.area,
@@ -91,13 +95,25 @@ class Answer:
     """The answer as the model said it."""
     segments: tuple[Segment, ...]
     """One for each `[SEG]`, in order; none where the model refuses or only talks."""
+    dropped: tuple[Segment, ...] = ()
+    """Segments that the options set apart: too low a score, or too small."""
+    forgotten: int = 0
+    """So many of the oldest turns of a conversation were left out for this answer, because the prompt was full."""
     timings: Mapping[str, float]
     """Seconds by stage."""
+
+    def union(self) -> Bool[np.ndarray, "H W"]:
+        """True inside any segment."""
+        inside = np.zeros(self.image.shape[:2], bool)
+        for segment in self.segments:
+            inside |= segment.mask
+        return inside
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """The picture with every segment in its own colour."""
         labels = [segment.phrase for segment in self.segments]
-        return draw.overlay(self.image, [segment.mask for segment in self.segments], labels, opacity)
+        masks = [segment.mask for segment in self.segments]
+        return draw.overlay(self.image, masks, labels, opacity, [segment.index for segment in self.segments])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; boxes are xyxy in pixels, timings in seconds."""
@@ -110,6 +126,8 @@ class Answer:
             "instruction": self.instruction,
             "text": self.text,
             "segments": [segment.to_dict() for segment in self.segments],
+            "dropped": [segment.to_dict() for segment in self.dropped],
+            "forgotten": self.forgotten,
             "timings": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
         }
 
@@ -187,15 +205,45 @@ class Answer:
         written[f"{stem}.json"] = json.dumps(record, ensure_ascii=False, indent=2).encode("utf-8", _ODD_NAMES)
         for name, data in written.items():
             write_atomic(folder / name, data)
-        _remove_stale(folder, stem, len(self.segments))
+        _remove_stale(folder, stem, len(self.segments) + len(self.dropped), keep=written)
         return [folder / name for name in written]
 
 
-def _remove_stale(folder: Path, stem: str, number: int) -> None:
+@dataclass(frozen=True, kw_only=True)
+class TextDelta:
+    """Further words of an answer that is being given; together they are its `text`."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SegmentReady:
+    """A mask, drawn as soon as its `[SEG]` was said."""
+
+    segment: Segment
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Done:
+    """The whole answer; nothing comes after it."""
+
+    answer: Answer
+
+
+Event = TextDelta | SegmentReady | Done
+"""What comes, one after another, while an answer is being given."""
+
+
+def _remove_stale(folder: Path, stem: str, number: int, *, keep: Collection[str]) -> None:
     """Masks of an earlier answer that had more of them would belong to no segment of this one."""
-    while (stale := folder / f"{stem}_mask_{number}.png").exists():
-        remove(stale)
-        number += 1
+    for index in count():
+        stale = folder / f"{stem}_mask_{index}.png"
+        if stale.name in keep:
+            continue
+        if stale.exists():
+            remove(stale)
+        elif index >= number:
+            return
 
 
 def _png(picture: Image.Image) -> bytes:

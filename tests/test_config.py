@@ -9,9 +9,10 @@ import pytest
 from lisaseg.config import (
     BUNDLED,
     FIRST_WORLD,
+    AskOptions,
+    ClickRecipe,
     Dtype,
     EvaluateOptions,
-    GenerateOptions,
     ImageLimits,
     LoadOptions,
     NanoRecipe,
@@ -21,10 +22,11 @@ from lisaseg.config import (
 ALL: list[Callable[..., Any]] = [
     ImageLimits,
     LoadOptions,
-    GenerateOptions,
+    AskOptions,
     NanoRecipe,
     lambda **options: RunOptions(out=Path("run"), **options),
     EvaluateOptions,
+    ClickRecipe,
 ]
 
 
@@ -48,6 +50,7 @@ def test_every_field_is_given_by_name(make: Callable[..., Any]) -> None:
         (ALL[0], "max_pixels", 1),
         (ALL[0], "max_megabytes", 1),
         (ALL[2], "max_new_tokens", 1),
+        (ALL[2], "min_area", 0),
         (ALL[3], "sprites_per_concept", 1),
         (ALL[3], "turns", 1),
         (ALL[3], "batch_size", 1),
@@ -55,6 +58,9 @@ def test_every_field_is_given_by_name(make: Callable[..., Any]) -> None:
         (ALL[4], "save_steps", 1),
         (ALL[5], "scenes", 1),
         (ALL[5], "batch_size", 1),
+        (ALL[6], "scenes", 1),
+        (ALL[6], "passes", 1),
+        (ALL[6], "batch_size", 1),
     ],
 )
 def test_a_number_below_its_least_is_refused_by_its_flag(make: Callable[..., Any], name: str, least: int) -> None:
@@ -62,6 +68,24 @@ def test_a_number_below_its_least_is_refused_by_its_flag(make: Callable[..., Any
     flag = f"--{name.replace('_', '-')}"
     with pytest.raises(ValueError, match=f"^{flag} must be at least {least}, got {least - 1}$"):
         make(**{name: least - 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -0.5}, "--temperature must be at least 0, got -0.5"),
+        ({"temperature": float("nan")}, "--temperature must be at least 0, got nan"),
+        ({"temperature": float("inf")}, "--temperature must be at least 0, got inf"),
+        ({"top_p": 0.0}, "--top-p must be above 0 and at most 1, got 0.0"),
+        ({"top_p": 1.5}, "--top-p must be above 0 and at most 1, got 1.5"),
+        ({"seed": -1}, r"--seed must be between 0 and 2\*\*63 - 1, got -1"),
+        ({"seed": 2**63}, "--seed must be between"),
+        ({"min_score": 1.5}, "--min-score must be between 0 and 1, got 1.5"),
+    ],
+)
+def test_questions_cannot_be_answered_in_any_way(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        AskOptions(**options)
 
 
 def test_a_recipe_needs_scenes() -> None:

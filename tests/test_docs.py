@@ -19,15 +19,18 @@ def test_the_command_line_page_is_what_help_says() -> None:
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    pictures, talk = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(code, names)
+    exec(pictures, names)
     assert names["answer"].segments, "the README's first example shows a mask"
     assert (tmp_path / "overlay.png").is_file()
     assert (tmp_path / "results" / "scene_1.json").is_file()
     assert len(names["answers"]) == 2
+    exec(talk, names)
+    assert [len(turn.masks) for turn in names["conv"].turns] == [1, 0, 2]
+    assert (tmp_path / "talk" / "conversation.json").is_file()
 
 
 @pytest.mark.parametrize("document", ["README.md", "examples/README.md", "lisaseg/nano/README.md", "CONTRIBUTING.md"])

@@ -20,7 +20,8 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_exports_are_pinned_and_sorted() -> None:
-    assert lisaseg.__all__ == ["Answer", "LisaError", "Segment", "Segmenter"]
+    expected = "Answer AskOptions Conversation Done LisaError Segment SegmentReady Segmenter TextDelta"
+    assert lisaseg.__all__ == expected.split()
     assert lisaseg.__all__ == sorted(lisaseg.__all__)
 
 
@@ -28,9 +29,14 @@ def test_exports_are_pinned_and_sorted() -> None:
     ("name", "home"),
     [
         ("Answer", "lisaseg.values"),
+        ("AskOptions", "lisaseg.config"),
+        ("Conversation", "lisaseg.conversation"),
+        ("Done", "lisaseg.values"),
         ("LisaError", "lisaseg.errors"),
         ("Segment", "lisaseg.values"),
+        ("SegmentReady", "lisaseg.values"),
         ("Segmenter", "lisaseg.segmenter"),
+        ("TextDelta", "lisaseg.values"),
     ],
 )
 def test_an_export_is_the_object_of_its_home(name: str, home: str) -> None:

@@ -99,11 +99,54 @@ class TestSegment:
         assert whole.area == HEIGHT * WIDTH
 
 
+class TestUnion:
+    def test_it_is_inside_any_segment(self, pets: Answer) -> None:
+        expected = pets.segments[0].mask | pets.segments[1].mask | pets.segments[2].mask
+        np.testing.assert_array_equal(pets.union(), expected)
+        assert pets.union().sum() == 400 + 600 + 20
+
+    def test_without_segments_nothing_is_inside(self, nothing: Answer) -> None:
+        assert nothing.union().shape == (HEIGHT, WIDTH)
+        assert not nothing.union().any()
+
+
+class TestDropped:
+    @pytest.fixture
+    def sifted(self) -> Answer:
+        """The first of three does not count."""
+        return answer(
+            segment((30, 0, 60, 20), index=1), segment((0, 35, 4, 40), index=2), dropped=(segment(logit=0.1),)
+        )
+
+    def test_it_is_listed_and_nowhere_else(self, sifted: Answer, tmp_path: Path) -> None:
+        assert [entry["index"] for entry in sifted.to_dict()["dropped"]] == [0]
+        assert [entry["index"] for entry in sifted.to_dict()["segments"]] == [1, 2]
+        assert len(sifted.to_coco()["annotations"]) == 2
+        assert sifted.union().sum() == 620
+        sifted.save(tmp_path)
+        assert names(tmp_path) == ["yard.json", "yard_mask_1.png", "yard_mask_2.png", "yard_overlay.png"]
+
+    def test_masks_of_an_earlier_answer_go_wherever_they_were(
+        self, pets: Answer, sifted: Answer, nothing: Answer, tmp_path: Path
+    ) -> None:
+        pets.save(tmp_path)
+        sifted.save(tmp_path)
+        assert [name for name in names(tmp_path) if "mask" in name] == ["yard_mask_1.png", "yard_mask_2.png"]
+        pets.save(tmp_path)
+        nothing.save(tmp_path)
+        assert [name for name in names(tmp_path) if "mask" in name] == []
+
+    def test_the_others_keep_their_colours(self, pets: Answer, sifted: Answer) -> None:
+        y, x = 10, 45  # inside the second
+        np.testing.assert_array_equal(np.array(pets.overlay())[y, x], np.array(sifted.overlay())[y, x])
+
+
 class TestJson:
     def test_keys_and_their_order_are_those_that_are_documented(self, pets: Answer) -> None:
         record = pets.to_dict()
-        assert list(record) == ["image", "width", "height", "model", "instruction", "text", "segments", "timings"]
-        assert list(record["segments"][0]) == ["index", "phrase", "score", "bbox", "area", "rle"]
+        lists = ["segments", "dropped", "forgotten"]
+        assert list(record) == ["image", "width", "height", "model", "instruction", "text", *lists, "timings"]
+        assert list(record["segments"][0]) == ["index", "phrase", "span", "score", "bbox", "area", "rle"]
         assert list(record["segments"][0]["rle"]) == ["size", "counts"]
 
     def test_it_is_plain_json(self, pets: Answer) -> None:
@@ -207,7 +250,7 @@ class TestSave:
         entries = json.loads((tmp_path / "yard.json").read_text("utf-8"))["segments"]
         (polygon,) = entries[0].pop("polygons")
         assert sorted(zip(polygon[::2], polygon[1::2], strict=True)) == [(5, 10), (5, 29), (24, 10), (24, 29)]
-        assert list(entries[0]) == ["index", "phrase", "score", "bbox", "area", "rle"]
+        assert list(entries[0]) == ["index", "phrase", "span", "score", "bbox", "area", "rle"]
 
     def test_all_formats_together(self, pets: Answer, tmp_path: Path) -> None:
         assert len(pets.save(tmp_path, formats=["png", "rle", "polygon"])) == 5

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from lisaseg.config import EvaluateOptions
+from lisaseg.config import AskOptions, EvaluateOptions
 from lisaseg.data.dialogues import Narrator, Told
 from lisaseg.data.pack import Pack, load_pack
 from lisaseg.data.scenes import Scene, SceneOptions, compose, from_photo
@@ -150,7 +150,7 @@ def _union(answer: Answer) -> Bool[np.ndarray, "H W"]:
 def _ask(segmenter: Segmenter, questions: Iterator[Question], batch_size: int) -> Iterator[Answer]:
     while batch := list(islice(questions, batch_size)):
         pairs = [(question.image, question.text) for question in batch]
-        yield from segmenter.segment_batch(pairs, batch_size=batch_size, max_new_tokens=64)
+        yield from segmenter.segment_batch(pairs, batch_size=batch_size, options=AskOptions(max_new_tokens=64))
 
 
 def _scenes(pack: Pack, number: int) -> Iterator[Scene]:

@@ -32,6 +32,7 @@ def overlay(
     masks: Sequence[Bool[np.ndarray, "H W"]],
     labels: Sequence[str] = (),
     opacity: float = 0.5,
+    colors: Sequence[int] | None = None,
 ) -> Image.Image:
     """The picture with masks tinted, outlined and labelled.
 
@@ -40,22 +41,24 @@ def overlay(
         masks: one for each thing, at the picture's size; later ones lie on top.
         labels: words for the tags, in the order of the masks; a missing or empty one draws no tag.
         opacity: strength of the tint, 0 to 1.
+        colors: places in `PALETTE`, by default in the order of the masks.
     """
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must be between 0 and 1, got {opacity}")
     canvas = image.copy()
     line = max(1, round(_side(image.shape[:2]) / 240))
-    for index, mask in enumerate(masks):
-        color = np.array(PALETTE[index % len(PALETTE)], np.float32)
+    palette = [PALETTE[place % len(PALETTE)] for place in colors or range(len(masks))]
+    for mask, rgb in zip(masks, palette, strict=True):
+        color = np.array(rgb, np.float32)
         canvas[mask] = (canvas[mask] * (1 - opacity) + color * opacity).astype(np.uint8)
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(canvas, contours, -1, (255, 255, 255), line + 2 * (line > 1), cv2.LINE_AA)
         cv2.drawContours(canvas, contours, -1, color.tolist(), line, cv2.LINE_AA)
     drawn = Image.fromarray(canvas)
     taken: list[Box] = []
-    for index, (mask, label) in enumerate(zip(masks, labels, strict=False)):
+    for mask, label, rgb in zip(masks, labels, palette, strict=False):
         if label.strip() and mask.any():
-            taken += _tag(drawn, mask, label, PALETTE[index % len(PALETTE)], taken)
+            taken += _tag(drawn, mask, label, rgb, taken)
     return drawn
 
 

@@ -32,6 +32,27 @@ class Pictures:
     segmenter_ICHW: Float[Tensor, "I C H W"]
     """SAM image embeddings."""
 
+    @property
+    def nbytes(self) -> int:
+        """What they take."""
+        return self.vlm_IPD.nbytes + self.segmenter_ICHW.nbytes
+
+    def __getitem__(self, picture: int) -> "Pictures":
+        """One of them, in memory of its own."""
+        one = slice(picture, picture + 1)
+        return Pictures(vlm_IPD=self.vlm_IPD[one].clone(), segmenter_ICHW=self.segmenter_ICHW[one].clone())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Hand:
+    """What a hand adds to N masks, in pixels of the segmenter's square input (x, y)."""
+
+    points_NK2: Float[Tensor, "N K 2"]
+    labels_NK: Int[Tensor, "N K"]
+    """1 inside, 0 outside, -1 no point."""
+    boxes_N4: Float[Tensor, "N 4"] | None = None
+    """xyxy."""
+
 
 class Lisa(PreTrainedModel):
     """LLaVA + SAM + projection; both parts are the `transformers` classes as they are."""
@@ -100,29 +121,68 @@ class Lisa(PreTrainedModel):
         segmenter_ICHW: Float[Tensor, "I C H W"],
         picture_of_mask_N: Int[Tensor, " N"],
     ) -> tuple[Float[Tensor, "N h w"], Float[Tensor, " N"]]:
-        """Mask logits at the decoder's resolution and SAM's predicted IoU, for the states that predict `[SEG]`.
+        """Mask logits at the decoder's resolution and SAM's predicted IoU, for the states that predict `[SEG]`."""
+        return self.draw_prompts(self.prompts(states_ND), segmenter_ICHW, picture_of_mask_N)
 
-        Masks share calls of the mask decoder, `MASKS_PER_CALL` each; zero states give zero masks.
+    def prompts(self, states_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
+        """What the segmenter is told: the states that predict `[SEG]`, projected."""
+        return self.projection(states_ND)
+
+    def draw_prompts(
+        self,
+        prompts_NC: Float[Tensor, "N C"],
+        segmenter_ICHW: Float[Tensor, "I C H W"],
+        picture_of_mask_N: Int[Tensor, " N"],
+    ) -> tuple[Float[Tensor, "N h w"], Float[Tensor, " N"]]:
+        """Mask logits at the decoder's resolution and SAM's predicted IoU, for projected states.
+
+        Masks share calls of the mask decoder, `MASKS_PER_CALL` each; no prompts give no masks.
         """
-        if len(states_ND) == 0:
+        if len(prompts_NC) == 0:
             side = 4 * segmenter_ICHW.shape[-1]
-            return states_ND.new_zeros((0, side, side)), states_ND.new_zeros(0)
-        calls = zip(states_ND.split(MASKS_PER_CALL), picture_of_mask_N.split(MASKS_PER_CALL), strict=True)
+            return prompts_NC.new_zeros((0, side, side)), prompts_NC.new_zeros(0)
+        dense = self.segmenter.prompt_encoder.no_mask_embed.weight[..., None, None]
+        calls = zip(prompts_NC.split(MASKS_PER_CALL), picture_of_mask_N.split(MASKS_PER_CALL), strict=True)
         masks, predicted_iou = zip(
-            *(self._draw_together(states, segmenter_ICHW[pictures]) for states, pictures in calls), strict=True
+            *(
+                self._decode_masks(prompts[:, None, None], dense, segmenter_ICHW[pictures])
+                for prompts, pictures in calls
+            ),
+            strict=True,
         )
         return torch.cat(masks), torch.cat(predicted_iou)
 
-    def _draw_together(
-        self, states_ND: Float[Tensor, "N D"], embeddings_NCHW: Float[Tensor, "N C H W"]
+    def redraw(
+        self,
+        prompts_NC: Float[Tensor, "N C"],
+        hand: Hand,
+        logits_Nhw: Float[Tensor, "N h w"],
+        segmenter_NCHW: Float[Tensor, "N C H W"],
     ) -> tuple[Float[Tensor, "N h w"], Float[Tensor, " N"]]:
-        prompts_N1D = self.projection(states_ND)[:, None, None, :]
-        dense = self.segmenter.prompt_encoder.no_mask_embed.weight[..., None, None]
+        """Masks drawn again from the same words, what a hand adds, and their last logits, as `draw` gave them."""
+        encoder = self.segmenter.prompt_encoder
+        has_points = hand.points_NK2.shape[1] > 0
+        by_hand, dense = encoder(
+            input_points=hand.points_NK2[:, None] if has_points else None,
+            input_labels=hand.labels_NK[:, None] if has_points else None,
+            input_boxes=None if hand.boxes_N4 is None else hand.boxes_N4[:, None],
+            input_masks=logits_Nhw[:, None].to(encoder.no_mask_embed.weight.dtype),
+        )
+        words = prompts_NC[:, None, None].to(segmenter_NCHW.dtype)
+        return self._decode_masks(torch.cat([by_hand.to(words.dtype), words], dim=2), dense, segmenter_NCHW)
+
+    def _decode_masks(
+        self,
+        prompts_N1KC: Float[Tensor, "N 1 K C"],
+        dense: Float[Tensor, "..."],
+        embeddings_NCHW: Float[Tensor, "N C H W"],
+    ) -> tuple[Float[Tensor, "N h w"], Float[Tensor, " N"]]:
+        """SAM's mask decoder, one mask for each of N prompts of K vectors."""
         positions = self.segmenter.get_image_wide_positional_embeddings()
         masks, predicted_iou = self.segmenter.mask_decoder(
             image_embeddings=embeddings_NCHW,
-            image_positional_embeddings=positions.to(embeddings_NCHW.dtype).expand(len(states_ND), -1, -1, -1),
-            sparse_prompt_embeddings=prompts_N1D.to(embeddings_NCHW.dtype),
+            image_positional_embeddings=positions.to(embeddings_NCHW.dtype).expand(len(prompts_N1KC), -1, -1, -1),
+            sparse_prompt_embeddings=prompts_N1KC.to(embeddings_NCHW.dtype),
             dense_prompt_embeddings=dense.expand_as(embeddings_NCHW),
             multimask_output=False,
         )

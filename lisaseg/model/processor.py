@@ -91,13 +91,7 @@ class Processor:
         Raises:
             InstructionError: an instruction is empty or the prompt is longer than the model reads.
         """
-        prompts = [self.encode(dialogue) for _, dialogue in rows]
-        length = max(map(len, prompts))
-        token_ids = torch.full((len(rows), length), self.tokenizer.pad_id)
-        attention_mask = torch.zeros_like(token_ids)
-        for row, prompt in enumerate(prompts):
-            token_ids[row, length - len(prompt) :] = torch.tensor(prompt)
-            attention_mask[row, length - len(prompt) :] = 1
+        token_ids, attention_mask = left_padded([self.encode(dialogue) for _, dialogue in rows], self.tokenizer.pad_id)
         pixels = self.pixels(images)
         return Inputs(
             token_ids_BL=token_ids,
@@ -109,10 +103,9 @@ class Processor:
     def encode(self, dialogue: Dialogue) -> list[int]:
         """Token ids of a dialogue, its picture expanded to as many `IMAGE_ID` as it has tokens."""
         question, answer = dialogue[-1]
-        if answer is None and not question.strip():
-            raise InstructionError("the instruction is empty; say what to segment, such as 'Segment the dog.'")
-        # a person who writes "<image>" means the word: the picture has its own place
-        turns = [(_readable(question).replace(IMAGE_MARKER, "image"), answer) for question, answer in dialogue]
+        if answer is None:
+            _refuse_empty(question)
+        turns = [(_readable(question), answer) for question, answer in dialogue]
         ids = self.tokenizer.encode_with_image(render(self.template, turns))
         place = ids.index(IMAGE_ID)
         ids[place : place + 1] = [IMAGE_ID] * self.config.num_image_tokens
@@ -123,6 +116,12 @@ class Processor:
             )
         return ids
 
+    def encode_further(self, question: str) -> list[int]:
+        """Token ids of a question after the end mark of an answer, as they stand in the whole dialogue."""
+        _refuse_empty(question)
+        text = f"{self.template.later_user_prefix}{_readable(question)}{self.template.user_suffix}"
+        return self.tokenizer.encode(text)[1:]
+
     def pixels(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Pixels:
         """What both encoders read of some pictures."""
         seen = [_not_vanishing(image, self.segmenter_side) for image in images]
@@ -131,11 +130,15 @@ class Processor:
         return Pixels(
             vlm=vlm["pixel_values"].float(),
             segmenter=segmenter["pixel_values"].float(),
-            sizes=tuple(
-                ImageSize(original=(image.shape[0], image.shape[1]), resized=(int(resized[0]), int(resized[1])))
-                for image, resized in zip(images, segmenter["reshaped_input_sizes"], strict=True)
-            ),
+            sizes=tuple(map(self.size, images)),
         )
+
+    def size(self, image: UInt8[np.ndarray, "_ _ 3"]) -> ImageSize:
+        """How large a picture is, and how large the segmenter sees it: its longer side fills the square."""
+        height, width = image.shape[:2]
+        scale = self.segmenter_side / max(height, width)
+        resized = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+        return ImageSize(original=(height, width), resized=resized)
 
     def restore(self, logits_Nhw: Float[Tensor, "N h w"], size: ImageSize) -> Float32[Tensor, "N H W"]:
         """Mask logits of one picture at its original size: up to the square, padding cut off, then to the original."""
@@ -154,6 +157,25 @@ def _not_vanishing(image: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.nda
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _readable(text: str) -> str:
-    """The text with what is no Unicode, such as bytes of another encoding on the command line, as question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def left_padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Int64[Tensor, "B L"], Int64[Tensor, "B L"]]:
+    """Token ids of several rows, and 1 where they are and 0 where a row is padded."""
+    length = max(map(len, rows))
+    token_ids = torch.full((len(rows), length), pad_id)
+    attention_mask = torch.zeros_like(token_ids)
+    for number, row in enumerate(rows):
+        token_ids[number, length - len(row) :] = torch.tensor(row)
+        attention_mask[number, length - len(row) :] = 1
+    return token_ids, attention_mask
+
+
+def _refuse_empty(question: str) -> None:
+    if not question.strip():
+        raise InstructionError("the instruction is empty; say what to segment, such as 'Segment the dog.'")
+
+
+def _readable(question: str) -> str:
+    """The question with what is no Unicode, such as bytes of another encoding on the command line, as question marks.
+
+    A person who writes "<image>" means the word: the picture has its own place.
+    """
+    return question.encode("utf-8", "replace").decode("utf-8").replace(IMAGE_MARKER, "image")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lisaseg.config import Dtype, LoadOptions
+from lisaseg.config import AskOptions, Dtype, LoadOptions
 from lisaseg.errors import CheckpointError, DeviceError, OutputError
 from lisaseg.language.prompts import TEMPLATES, render
 from lisaseg.language.tokenizer import IMAGE_ID
@@ -158,18 +158,15 @@ class TestPublished:
 
     @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
     def test_every_part_is_in_the_precision_asked_for(self, published: Path, dtype: Dtype) -> None:
-        lisa, _ = load_model(str(published), LoadOptions(device="cpu", dtype=dtype))
+        segmenter = Segmenter.load(published, device="cpu", dtype=dtype)
+        lisa = segmenter.lisa
         kept = {name for name, parameter in lisa.named_parameters() if parameter.dtype != DTYPES[dtype]}
         positions, neck = "shared_image_embedding", "vision_encoder.neck"
         allowed = {"fp32": (), "bf16": (positions,), "fp16": (positions, neck)}[dtype]
         assert {name for name in kept if not any(part in name for part in allowed)} == set()
         assert {part for part in allowed if not any(part in name for name in kept)} == set()
-        assert (
-            Segmenter(lisa, load_model(str(published), LoadOptions())[1])
-            .segment(a_picture(), "Segment it.", max_new_tokens=5)
-            .text
-            is not None
-        )
+        answer = segmenter.segment(a_picture(), "Segment it.", options=AskOptions(max_new_tokens=5))
+        assert answer.raw_text is not None
 
     def test_parity_has_positions_in_the_precision_of_the_model(self, published: Path) -> None:
         options = LoadOptions(device="cpu", dtype="bf16", parity=True)

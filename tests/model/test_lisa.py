@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from lisaseg.config import GenerateOptions
+from lisaseg.config import AskOptions
 from lisaseg.language.tokenizer import IMAGE_ID
-from lisaseg.model.answer import Stopwatch, answer
+from lisaseg.model.answer import answer
 from lisaseg.model.generate import decode_steps
 from lisaseg.model.lisa import Lisa, states_before
 from lisaseg.model.processor import Inputs, Processor
+from lisaseg.model.stopwatch import Stopwatch
 from lisaseg.segmenter import Segmenter
 
 
@@ -133,8 +134,8 @@ def test_the_encoder_of_the_segmenter_can_learn(lisa: Lisa) -> None:
 
 def test_an_answer_is_no_longer_than_asked(lisa: Lisa, processor: Processor) -> None:
     inputs = processor(pictures(), [(0, [("Segment the dog.", None)])])
-    limit = GenerateOptions(max_new_tokens=3).max_new_tokens
-    (reply,) = answer(lisa, processor.tokenizer, inputs, limit, Stopwatch(device=lisa.device))
+    options = AskOptions(max_new_tokens=3)
+    (reply,) = answer(lisa, processor.tokenizer, inputs, options, Stopwatch(device=lisa.device))
     assert len(reply.token_ids) <= 3
 
 
@@ -143,5 +144,5 @@ def test_an_answer_never_outgrows_the_positions_of_the_model(lisa: Lisa, process
     lisa.config.text.max_position_embeddings = inputs.token_ids_BL.shape[1] + 2
     with torch.no_grad():
         lisa.vlm.lm_head.weight[processor.tokenizer.eos_id] = -1e3 * lisa.vlm.lm_head.weight.mean(dim=0)
-    (reply,) = answer(lisa, processor.tokenizer, inputs, 50, Stopwatch(device=lisa.device))
+    (reply,) = answer(lisa, processor.tokenizer, inputs, AskOptions(max_new_tokens=50), Stopwatch(device=lisa.device))
     assert len(reply.token_ids) <= 2

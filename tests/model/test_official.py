@@ -1,6 +1,7 @@
 """Parity: what the original code answered with the same weights, in fp32."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lisaseg.config import AskOptions
 from lisaseg.images.read import read
 from lisaseg.language.tokenizer import IMAGE_ID, Tokenizer
-from lisaseg.model.answer import Stopwatch, answer
+from lisaseg.model.answer import answer
 from lisaseg.model.checkpoints import open_checkpoint
 from lisaseg.model.lisa import Lisa, states_before
 from lisaseg.model.official import read_official_config, rename, rename_clip
 from lisaseg.model.processor import ImageSize, Inputs, Pixels
+from lisaseg.model.stopwatch import Stopwatch
 from lisaseg.segmenter import Segmenter
 from lisaseg.training.losses import IGNORE_LABEL, answer_loss, bce_loss, dice_loss
 
@@ -52,7 +55,7 @@ class TestGolden:
         processor, picture = golden.processor, read(LLAVA_V1 / case["image"])
         inputs = processor([picture], [(0, [(case["question"], None)])])
         assert folded(inputs.token_ids_BL[0].tolist()) == case["prompt_ids"]
-        (reply,) = answer(golden.lisa, processor.tokenizer, inputs, 512, Stopwatch(device=golden.lisa.device))
+        (reply,) = answer(golden.lisa, processor.tokenizer, inputs, AskOptions(), Stopwatch(device=golden.lisa.device))
         assert [*reply.token_ids, processor.tokenizer.eos_id] == case["output_ids"][len(case["prompt_ids"]) :]
         assert len(reply.logits_Nhw) == case["num_masks"]
         if case["num_masks"]:
@@ -248,7 +251,14 @@ class TestFormula:
         model = (LLAVA_V1 / "checkpoint" / "tokenizer.model").read_bytes()
         tokenizer = Tokenizer(model, {"[SEG]": FORMULA_SEG, "<im_start>": 301, "<im_end>": 302})
         inputs, watch = _formula_inputs([prompt]), Stopwatch(device=formula.device)
-        (reply,) = answer(formula, tokenizer, inputs, len(row) - len(prompt), watch, draw_prompt=draw_prompt)
+        (reply,) = answer(
+            formula,
+            tokenizer,
+            inputs,
+            AskOptions(max_new_tokens=len(row) - len(prompt)),
+            watch,
+            draw_prompt=draw_prompt,
+        )
         assert reply.token_ids == row[len(prompt) :]
         masks = golden.processor.restore(reply.logits_Nhw, inputs.pixels.sizes[0])
         if draw_prompt and FORMULA_SEG in prompt:
@@ -259,7 +269,7 @@ class TestFormula:
 
 def test_seg_in_the_instruction_is_drawn_for_parity_alone(golden: Segmenter) -> None:
     instruction = "Segment the left one [SEG], and the right one too."
-    strict = Segmenter(golden.lisa, golden.processor, parity=True)
+    strict = Segmenter(replace(golden.engine, parity=True))
     relaxed_answer, strict_answer = (seg.segment(LLAVA_V1 / "scene0.png", instruction) for seg in (golden, strict))
     assert strict_answer.raw_text == relaxed_answer.raw_text
     assert len(strict_answer.segments) == len(relaxed_answer.segments) + 1
