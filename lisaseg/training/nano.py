@@ -4,7 +4,6 @@ First the encoders learn to name what every patch shows; then dialogues over the
 model to say `[SEG]` and the mask decoder to draw.
 """
 
-import os
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +17,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from lisaseg.config import LoadOptions, NanoRecipe, RunOptions
 from lisaseg.data.dialogues import Narrator, Told, write_dialogue
@@ -29,9 +26,9 @@ from lisaseg.data.vocabulary import Vocabulary, load_vocabulary
 from lisaseg.files import make_folder
 from lisaseg.model.checkpoints import load_model, save_model
 from lisaseg.model.configuration import LisaConfig
-from lisaseg.model.devices import choose_device
 from lisaseg.model.lisa import Lisa, Pictures, states_before
 from lisaseg.model.processor import Processor
+from lisaseg.training.learner import LisaLearner, LossTrainer, arguments, train, weighed
 from lisaseg.training.losses import IGNORE_LABEL, answer_loss, bce_loss, dice_loss, predicted_iou_loss
 from lisaseg.training.recipes import nano_config, nano_images, train_tokenizer
 
@@ -151,19 +148,14 @@ def collate(lessons: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Tens
     }
 
 
-class NanoLearner(nn.Module):
+class NanoLearner(LisaLearner):
     """Lisa with its losses, and the two heads that name what each patch shows; the heads are not kept."""
 
-    # SAM holds its positions under two names, and a safetensors file holds each tensor once.
-    _keys_to_ignore_on_save = ("lisa.segmenter.prompt_encoder.shared_embedding.positional_embedding",)
-
     def __init__(self, lisa: Lisa, seg_id: int, num_concepts: int):
-        super().__init__()
-        self.lisa = lisa
+        super().__init__(lisa)
         self.seg_id = seg_id
         self.segmenter_head = nn.Linear(lisa.config.prompt_width, num_concepts + 1)
         self.vlm_head = nn.Linear(lisa.config.text.hidden_size, num_concepts + 1)
-        self.register_state_dict_post_hook(_drop_tied)
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         """Losses of a batch of `collate`; `loss` is what is minimised, the others are for the log."""
@@ -175,11 +167,7 @@ class NanoLearner(nn.Module):
         }
         if len(batch["ids"]):
             losses |= self._dialogue_losses(batch, pictures)
-        total = torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum()
-        return {"loss": total, **{name: value.detach() for name, value in losses.items()}}
-
-    def tie_weights(self) -> None:
-        """The trainer asks for this where a checkpoint holds one of two names: they are one tensor already."""
+        return weighed(losses, WEIGHTS)
 
     def _dialogue_losses(self, batch: Mapping[str, Tensor], pictures: Pictures) -> dict[str, Tensor]:
         ids, labels = batch["ids"], batch["labels"]
@@ -196,11 +184,6 @@ class NanoLearner(nn.Module):
         }
 
 
-def _drop_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
-    for name in NanoLearner._keys_to_ignore_on_save:
-        state.pop(prefix + name, None)
-
-
 def _patch_loss(logits_IPK: Float[Tensor, "I P K"], shares_IKhw: Float[Tensor, "I K h w"]) -> Float[Tensor, ""]:
     """Cross entropy against shares of concepts; patches weigh by how much of them is labelled."""
     shares = shares_IKhw.flatten(2).transpose(1, 2)
@@ -208,28 +191,11 @@ def _patch_loss(logits_IPK: Float[Tensor, "I P K"], shares_IKhw: Float[Tensor, "
     return loss / shares.sum().clamp(min=1)
 
 
-class NanoTrainer(Trainer):
-    """Takes the lessons in order, so that a resumed run sees exactly what is left, and logs each loss by name."""
+class NanoTrainer(LossTrainer):
+    """Takes the lessons in order, so that a resumed run sees exactly what is left."""
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
         return SequentialSampler(cast(Sized, self.train_dataset))
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor | Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """The learner's own loss; its parts go to the log with the next line."""
-        outputs = model(**inputs)
-        self._parts = {name: value for name, value in outputs.items() if name != "loss"}
-        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Adds the parts of the last loss."""
-        parts = {name: float(value) for name, value in self._parts.items()} if "loss" in logs else {}
-        super().log({**logs, **parts}, *args, **kwargs)
 
 
 def train_nano(recipe: NanoRecipe, run: RunOptions) -> Path:
@@ -250,12 +216,18 @@ def train_nano(recipe: NanoRecipe, run: RunOptions) -> Path:
     learner = NanoLearner(lisa.train(), tokenizer.seg_id, len(recipe.concepts))
     trainer = NanoTrainer(
         model=learner,
-        args=_arguments(recipe, run),
+        args=arguments(
+            run,
+            per_device_train_batch_size=recipe.batch_size,
+            num_train_epochs=1,
+            learning_rate=recipe.learning_rate,
+            weight_decay=0.02,
+            seed=recipe.seed,
+        ),
         train_dataset=SceneLessons(recipe=recipe, pack=pack, processor=processor, vocabulary=vocabulary),
         data_collator=partial(collate, pad_id=tokenizer.pad_id),
     )
-    checkpoints = run.out / "checkpoints"
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
+    train(trainer, run)
     folder = run.out / "model"
     save_model(learner.lisa, processor, folder)
     return folder
@@ -273,30 +245,3 @@ def build(config: LisaConfig) -> Lisa:
     lisa = Lisa(config)
     nn.init.normal_(lisa.segmenter.shared_image_embedding.positional_embedding)
     return lisa
-
-
-def _arguments(recipe: NanoRecipe, run: RunOptions) -> TrainingArguments:
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run.out / "logs")
-    arguments = TrainingArguments(
-        output_dir=str(run.out / "checkpoints"),
-        per_device_train_batch_size=recipe.batch_size,
-        num_train_epochs=1,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=200,
-        weight_decay=0.02,
-        adam_beta2=0.98,
-        max_grad_norm=1.0,
-        bf16=run.bf16,
-        use_cpu=choose_device(LoadOptions(device=run.device))[0].type == "cpu",
-        dataloader_num_workers=run.workers,
-        dataloader_prefetch_factor=4 if run.workers else None,
-        remove_unused_columns=False,
-        logging_steps=25,
-        save_steps=run.save_steps,
-        save_total_limit=2,
-        report_to=["tensorboard"],
-        seed=recipe.seed,
-    )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # rows point at pictures of their batch, which DataParallel would split
-    return arguments
