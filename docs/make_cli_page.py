@@ -8,7 +8,18 @@ import io
 import os
 from pathlib import Path
 
-COMMANDS = ("", "segment", "convert", "inspect", "models", "version", "train nano", "evaluate nano")
+COMMANDS = (
+    "",
+    "segment",
+    "chat",
+    "convert",
+    "inspect",
+    "models",
+    "version",
+    "train nano",
+    "train clicks",
+    "evaluate nano",
+)
 PAGE = Path(__file__).with_name("cli.md")
 
 

@@ -10,9 +10,10 @@ import json
 import platform
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
 
@@ -22,9 +23,11 @@ from tyro.extras import SubcommandApp
 from lisaseg import __version__
 from lisaseg.config import (
     BUNDLED,
+    CACHE_MB,
+    AskOptions,
+    ClickRecipe,
     Dtype,
     EvaluateOptions,
-    GenerateOptions,
     ImageLimits,
     LoadOptions,
     NanoRecipe,
@@ -40,8 +43,6 @@ if TYPE_CHECKING:
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: usage errors are found while the flags are read, 130 is Ctrl-C as in every shell, 1 is all the rest."""
-DEFAULT_OUT = Path("lisaseg_out")
-"""Where `segment` writes unless told otherwise."""
 
 
 @runtime_checkable
@@ -130,7 +131,7 @@ class SegmentCommand:
     model: str = "nano"
     """`nano` (bundled), a published checkpoint (`lisa-7b`, `lisa-13b`, and each with `-explanatory`), a folder, or a
     Hugging Face hub id."""
-    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint=f"(default: {DEFAULT_OUT})")] = None
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint=f"(default: {terminal.DEFAULT_OUT})")] = None
     """Folder for <stem>_overlay.png, <stem>_mask_<i>.png and <stem>.json; made where it is missing."""
     json: bool = False
     """Print one line of JSON for each picture and nothing else; write files only where --out is given."""
@@ -140,7 +141,7 @@ class SegmentCommand:
     batch_size: int = 4
     """Pictures that are answered together."""
     load: LoadOptions = field(default_factory=LoadOptions)
-    generate: GenerateOptions = field(default_factory=GenerateOptions)
+    ask: AskOptions = field(default_factory=AskOptions)
     limits: ImageLimits = field(default_factory=ImageLimits)
 
     def __post_init__(self) -> None:
@@ -159,7 +160,7 @@ class SegmentCommand:
     def execute(self) -> int:
         """Shows and saves each answer as it comes; a picture that cannot be read is told and passed over."""
         images = self.words[:-1]
-        segmenter = self._load()
+        segmenter = _load(self.model, self.load, self.limits)
         stems = _distinct_stems(images)
         failed = 0
         with terminal.Bar(len(images)) as bar:
@@ -172,15 +173,6 @@ class SegmentCommand:
                         self._deliver(outcome, stem)
         return FAILED if failed else DONE
 
-    def _load(self) -> "Segmenter":
-        is_small, is_watched = self.model in BUNDLED, sys.stderr.isatty()
-        with terminal.waiting(f"Loading {self.model}", is_shown=is_small):  # others show bars with the time left
-            from lisaseg.model.checkpoints import quieten_libraries
-            from lisaseg.segmenter import Segmenter
-
-            quieten_libraries(keep_downloads=is_watched, keep_loading=is_watched and not is_small)
-            return Segmenter.load(self.model, limits=self.limits, **vars(self.load))
-
     def _answers(self, segmenter: "Segmenter", images: Sequence[str]) -> "Iterator[Answer | ImageError]":
         """For each picture in order an answer, or why it cannot be read."""
         for start in range(0, len(images), self.batch_size):
@@ -192,7 +184,7 @@ class SegmentCommand:
 
     def _ask(self, segmenter: "Segmenter", images: Sequence[str]) -> "list[Answer]":
         pairs = [(image, self.words[-1]) for image in images]
-        return segmenter.segment_batch(pairs, batch_size=self.batch_size, max_new_tokens=self.generate.max_new_tokens)
+        return segmenter.segment_batch(pairs, batch_size=self.batch_size, options=self.ask)
 
     def _ask_alone(self, segmenter: "Segmenter", image: str) -> "Answer | ImageError":
         try:
@@ -201,12 +193,56 @@ class SegmentCommand:
             return error
 
     def _deliver(self, answer: "Answer", stem: str) -> None:
-        folder = self.out or (None if self.json else DEFAULT_OUT)
+        folder = self.out or (None if self.json else terminal.DEFAULT_OUT)
         paths = answer.save(folder, formats=self.format, stem=stem) if folder else []
         if self.json:
             print(json.dumps(answer.to_dict()), flush=True)
         else:
             terminal.show_answer(answer, paths, is_one_of_many=len(self.words) > 2)
+
+
+@app.command(name="chat")
+@dataclass(frozen=True, kw_only=True)
+class ChatCommand:
+    """Talk about one picture, question after question; from a pipe, each line is a question."""
+
+    image: Annotated[Positional[str], arg(metavar="IMAGE")]
+    """A picture, or a folder that `/save` wrote."""
+    model: str = "nano"
+    """`nano` (bundled), a published checkpoint (`lisa-7b`, `lisa-13b`, and each with `-explanatory`), a folder, or a
+    Hugging Face hub id."""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder for overlay, masks and JSON of each answer; where pictures cannot be shown in the terminal,
+    lisaseg_out unless told otherwise."""
+    json: bool = False
+    """Print one line of JSON for each answer and nothing else; write files only where --out is given."""
+    no_preview: bool = False
+    """Write answers to files instead of showing them in the terminal."""
+    cache_mb: int = CACHE_MB
+    """Megabytes of encoded pictures and of what was said over them that are kept."""
+    load: LoadOptions = field(default_factory=LoadOptions)
+    ask: AskOptions = field(default_factory=AskOptions)
+    limits: ImageLimits = field(default_factory=ImageLimits)
+
+    def __post_init__(self) -> None:
+        if self.cache_mb < 0:
+            raise ValueError(f"--cache-mb must be at least 0, got {self.cache_mb}")
+
+    def execute(self) -> int:
+        """Talks until there are no more lines; a person's mistakes are no failure, a pipe's are."""
+        is_typed = sys.stdin.isatty() and sys.stdout.isatty() and not self.json
+        if is_typed:
+            _require_extra("chat", ("prompt_toolkit", "textual_image"))
+        in_line = is_typed and not self.no_preview and terminal.can_show_pictures()
+        out = self.out or (None if self.json or in_line else terminal.DEFAULT_OUT)
+        from lisaseg.surfaces.chat import Chat, piped_lines, typed_lines
+
+        load = partial(_load, options=self.load, limits=self.limits, cache_mb=self.cache_mb)
+        chat = Chat(load, self.model, self.image, options=self.ask, as_json=self.json, in_line=in_line, out=out)
+        if is_typed:
+            terminal.note("Ask about the picture; /help shows what else there is, Ctrl-D ends.")
+        went_well = chat.run(typed_lines() if is_typed else piped_lines(), stops_at_interrupt=not is_typed)
+        return DONE if went_well or is_typed else FAILED
 
 
 @app.command(name="convert")
@@ -314,12 +350,24 @@ class TrainNanoCommand:
         _require_extra("train", ("tensorboard",))
         from lisaseg.training.nano import train_nano
 
-        try:
-            folder = train_nano(self.recipe, self.run)
-        except KeyboardInterrupt as interrupt:
-            raise KeyboardInterrupt("the same command goes on from the last checkpoint") from interrupt
-        print(f"The model is in {folder}; try it: lisaseg segment IMAGE INSTRUCTION --model {folder}")
-        return DONE
+        return _train(lambda: train_nano(self.recipe, self.run))
+
+
+@train.command(name="clicks")
+@dataclass(frozen=True, kw_only=True)
+class TrainClicksCommand:
+    """Teach a small model's segmenter to follow clicks; its words stay as they are. After an interrupt, the same
+    command goes on from the last checkpoint."""
+
+    run: RunOptions
+    recipe: ClickRecipe = field(default_factory=ClickRecipe)
+
+    def execute(self) -> int:
+        """Trains, and says where the model lies."""
+        _require_extra("train", ("tensorboard",))
+        from lisaseg.training.clicks import train_clicks
+
+        return _train(lambda: train_clicks(self.recipe, self.run))
 
 
 app.command(evaluate, name="evaluate", help="Measure how good a model is.")
@@ -359,6 +407,27 @@ class EvaluateNanoCommand:
         else:
             terminal.show_scores(report)
         return DONE
+
+
+def _train(train_model: Callable[[], Path]) -> int:
+    """Trains, and says where the model lies, or what to do after an interrupt."""
+    try:
+        folder = train_model()
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt("the same command goes on from the last checkpoint") from interrupt
+    print(f"The model is in {folder}; try it: lisaseg segment IMAGE INSTRUCTION --model {folder}")
+    return DONE
+
+
+def _load(model: str, options: LoadOptions, limits: ImageLimits, cache_mb: int = CACHE_MB) -> "Segmenter":
+    """A model, with a sign of life while it loads."""
+    is_small, is_watched = model in BUNDLED, sys.stderr.isatty()
+    with terminal.waiting(f"Loading {model}", is_shown=is_small):  # others show bars with the time left
+        from lisaseg.model.checkpoints import quieten_libraries
+        from lisaseg.segmenter import Segmenter
+
+        quieten_libraries(keep_downloads=is_watched, keep_loading=is_watched and not is_small)
+        return Segmenter.load(model, limits=limits, cache_mb=cache_mb, **vars(options))
 
 
 def _distinct_stems(images: Sequence[str]) -> list[str]:

@@ -1,9 +1,10 @@
 """How things look in a terminal: answers and tables on stdout; progress and complaints on stderr."""
 
 import io
+import logging
 import os
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -14,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from lisaseg.evaluation.nano import Report
     from lisaseg.model.known import KnownModel
     from lisaseg.model.summary import Summary
@@ -25,6 +28,10 @@ OUT = Console(highlight=False, soft_wrap=True)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 LONGEST_PHRASE = 48
 """Letters of a phrase that are shown; the JSON has all of them."""
+LONGEST_LINE = 72
+"""Columns that a picture takes at most."""
+DEFAULT_OUT = Path("lisaseg_out")
+"""Where results are written unless told otherwise."""
 
 
 def complain(message: str, kind: str = "error") -> None:
@@ -41,10 +48,64 @@ def show_answer(answer: "Answer", paths: Sequence[Path], *, is_one_of_many: bool
     """The answer's words, a line for each segment, and the first of the paths, which is the overlay."""
     if is_one_of_many:
         OUT.print(Text(answer.source, "bold"))
-    OUT.print(_words(answer))
+    OUT.print(Text.assemble(answer.text, "  " if answer.text and not answer.segments else "", _remark(answer)))
+    _show_segments(answer, paths)
+
+
+def say(words: str) -> None:
+    """Further words of an answer, at once."""
+    OUT.print(Text(words), end="")
+    OUT.file.flush()
+
+
+def show_rest(answer: "Answer", paths: Sequence[Path], *, has_words: bool) -> None:
+    """What follows the words of an answer, which have been said already."""
+    if has_words:
+        OUT.print(Text.assemble("  " if answer.text and not answer.segments else "", _remark(answer)))
+    if has_words and answer.forgotten:
+        OUT.print(Text(f"(the oldest {answer.forgotten} turns no longer fit and were forgotten)", "dim"))
+    _show_segments(answer, paths)
+
+
+def note(message: str) -> None:
+    """One line on stderr about what was done."""
+    ERR.print(Text(message, "dim"))
+
+
+def show_commands(commands: Mapping[str, tuple[str, str]]) -> None:
+    """A table of commands with their arguments."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, (arguments, purpose) in commands.items():
+        table.add_row(Text(f"/{name} {arguments}"), purpose)
+    OUT.print(table)
+
+
+def can_show_pictures() -> bool:
+    """Whether pictures can be drawn in this terminal; asks the terminal what it understands, so once and early."""
+    if not OUT.is_terminal or OUT.is_dumb_terminal:
+        return False
+    logging.getLogger("textual_image").setLevel(logging.ERROR)
+    import textual_image.renderable
+
+    return textual_image.renderable.Image is not None
+
+
+def show_picture(picture: "Image.Image") -> None:
+    """A picture in the terminal: sixels, kitty's protocol, or half blocks, whatever it understands."""
+    from textual_image.renderable import Image as Shown
+
+    rows = max(8, round(0.6 * OUT.height))
+    width = max(1, min(OUT.width, LONGEST_LINE, 2 * rows * picture.width // picture.height))
+    OUT.print(Shown(picture, width=width, height="auto"))
+
+
+def _show_segments(answer: "Answer", paths: Sequence[Path]) -> None:
     width = max((len(_clip(segment.phrase)) for segment in answer.segments), default=0)
     for segment in answer.segments:
         OUT.print(_line(segment, width))
+    if answer.dropped:
+        phrases = ", ".join(f"{_clip(segment.phrase)} ({segment.score:.2f})" for segment in answer.dropped)
+        OUT.print(Text(f"dropped, too faint or too small: {phrases}", "dim"))
     if paths:
         OUT.print(Text.assemble(("overlay ", "dim"), str(paths[0])))
 
@@ -170,11 +231,12 @@ def forget_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _words(answer: "Answer") -> Text:
+def _remark(answer: "Answer") -> Text:
+    """What must be said where there are no words, or no masks."""
+    if answer.text and answer.segments:
+        return Text()
     masks = {0: "no mask", 1: "1 mask"}.get(len(answer.segments), f"{len(answer.segments)} masks")
-    if not answer.text:
-        return Text(f"({masks}, no words)", "dim")
-    return Text.assemble(answer.text, ("" if answer.segments else f"  ({masks})", "dim"))
+    return Text(f"({masks})" if answer.text else f"({masks}, no words)", "dim")
 
 
 def _line(segment: "Segment", width: int) -> Text:

@@ -22,6 +22,7 @@ from lisaseg.surfaces.cli import DONE, FAILED, INTERRUPTED, USAGE, main
 
 ASK = "Segment the dog."
 BOX = (40, 30, 110, 90)
+LISTS = ("segments", "dropped", "forgotten")
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -98,13 +99,31 @@ def test_json_is_one_object_per_picture_and_nothing_else(run: Run, picture: Path
     code, out, err = run("segment", picture, other, ASK, "--model", talking_model, "--json")
     assert (code, err) == (DONE, "")
     first, second = map(json.loads, out.splitlines())
-    assert list(first) == ["image", "width", "height", "model", "instruction", "text", "segments", "timings"]
+    assert list(first) == ["image", "width", "height", "model", "instruction", "text", *LISTS, "timings"]
     assert (first["image"], first["width"], first["height"]) == (str(picture), 160, 120)
     assert (second["image"], second["width"], second["height"]) == (str(other), 200, 150)
     assert (first["instruction"], first["text"]) == (ASK, "It is the dog.")
-    assert list(first["segments"][0]) == ["index", "phrase", "score", "bbox", "area", "rle"]
+    assert list(first["segments"][0]) == ["index", "phrase", "span", "score", "bbox", "area", "rle"]
     assert from_rle(first["segments"][0]["rle"]).sum() == first["segments"][0]["area"]
     assert files_in(picture.parent) == ["dog.png", "other.jpg"]  # no --out, no files
+
+
+def test_masks_that_are_too_small_are_told_and_not_drawn(run: Run, picture: Path, talking_model: str) -> None:
+    code, out, err = run("segment", picture, ASK, "--model", talking_model, "--min-area", "15000", "--out", "results")
+    assert (code, err) == (DONE, "")
+    words, dropped, _ = out.splitlines()
+    assert words == "It is the dog.  (no mask)"
+    assert re.fullmatch(r"dropped, too faint or too small: the dog \(0\.\d\d\)", dropped)
+    assert files_in(Path("results")) == ["dog.json", "dog_overlay.png"]
+    code, out, _ = run("segment", picture, ASK, "--model", talking_model, "--json", "--min-score", "1")
+    assert [segment["phrase"] for segment in json.loads(out)["dropped"]] == ["the dog"]
+
+
+def test_the_same_seed_says_the_same(run: Run, picture: Path, talking_model: str) -> None:
+    words = ("segment", picture, ASK, "--model", talking_model, "--json", "--temperature", "5", "--max-new-tokens", "9")
+    texts = [json.loads(run(*words, "--seed", str(seed))[1])["text"] for seed in (1, 2, 3, 1)]
+    assert texts[0] == texts[3]
+    assert len(set(texts)) > 1
 
 
 def test_json_writes_files_where_out_is_given(run: Run, picture: Path, talking_model: str, tmp_path: Path) -> None:
@@ -152,7 +171,7 @@ def test_results_come_batch_by_batch(
 ) -> None:
     answer, asked = Segmenter.segment_batch, []
 
-    def interrupted_at_the_second(self: Segmenter, pairs: list, **options: int) -> list:
+    def interrupted_at_the_second(self: Segmenter, pairs: list, **options: Any) -> list:
         asked.append(len(pairs))
         if len(asked) == 2:
             raise KeyboardInterrupt
@@ -288,7 +307,7 @@ def test_a_full_disk_ends_the_run_and_leaves_no_half_written_file(
 
 
 def test_a_bug_keeps_its_traceback(run: Run, picture: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Segmenter, pairs: list, **options: int) -> list:
+    def broken(self: Segmenter, pairs: list, **options: Any) -> list:
         raise ValueError("a bug")
 
     monkeypatch.setattr(Segmenter, "segment_batch", broken)
