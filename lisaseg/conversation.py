@@ -238,12 +238,15 @@ class Conversation:
         """What a listener gets; a finished answer becomes part of the conversation."""
         if not isinstance(item, _Finished):
             return item
-        if self._is_closed or item.version != self._version:
-            raise ConversationError("the conversation went on or was closed while this answer was given; ask again")
+        self._refuse_stale(item)
         self._transcript.add(item.turn)
         self._version += 1
         self._hand_out(item.answer, len(self.turns) - 1)
         return Done(answer=item.answer)
+
+    def _refuse_stale(self, item: "_Finished") -> None:
+        if self._is_closed or item.version != self._version:
+            raise ConversationError("the conversation went on or was closed while this answer was given; ask again")
 
     def _hand_out(self, answer: Answer, turn: int) -> None:
         """From now on the answer's segments can be refined."""
@@ -288,6 +291,8 @@ def ask_together(asks: Sequence[tuple[Conversation, str]], options: AskOptions) 
         InstructionError: a question is empty or too long.
     """
     finished = [(row, item) for row, item in _answers(asks, options) if isinstance(item, _Finished)]
+    for row, item in finished:
+        asks[row][0]._refuse_stale(item)
     for row, item in finished:
         asks[row][0]._committed(item)
     return [item.answer for _, item in finished]

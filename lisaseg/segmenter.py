@@ -129,7 +129,7 @@ class Segmenter:
             ]
 
     def start(self, image: ImageSource, options: AskOptions | None = None) -> Conversation:
-        """Starts a conversation about one picture.
+        """Starts a conversation about one picture. Masks are drawn for answers alone, with `parity` too.
 
         Args:
             image: path, bytes, binary file, PIL picture, or HWC uint8 RGB array.

@@ -148,7 +148,7 @@ def draw_again(engine: Engine, prompts: Sequence[Float[Tensor, " C"]], picture: 
     """The masks of prompts that were kept."""
     if not prompts:
         return []
-    prompts_NC = torch.stack(list(prompts)).to(engine.lisa.device, engine.lisa.dtype)
+    prompts_NC = torch.stack(list(prompts)).to(engine.lisa.device)
     pictures_N = torch.zeros(len(prompts), dtype=torch.long, device=engine.lisa.device)
     return _drawn(prompts_NC, *engine.lisa.draw_prompts(prompts_NC, picture.segmenter_ICHW, pictures_N))
 

@@ -54,6 +54,6 @@ class Engine:
                 segmenter_ICHW = self.lisa.look(pixels.segmenter)
             together = Pictures(vlm_IPD=vlm_IPD, segmenter_ICHW=segmenter_ICHW)
             for place, digest in enumerate(new):
-                found[digest] = together[place]
-                self.cache.keep_pictures(digest, together[place])
+                found[digest] = own = together[place]
+                self.cache.keep_pictures(digest, own)
         return {digest: pictures for digest, pictures in found.items() if pictures is not None}
