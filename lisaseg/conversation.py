@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -26,6 +27,16 @@ from lisaseg.values import Answer, Done, Event, Segment, SegmentReady, TextDelta
 KEPT_WHEN_FULL = 0.75
 """Share of the longest prompt that is left when the oldest turns go: to forget them one by one would mean to read
 everything else anew in every turn."""
+
+
+@runtime_checkable
+class HasEngine(Protocol):
+    """Whatever holds a loaded model, such as a `Segmenter`."""
+
+    @property
+    def engine(self) -> Engine:
+        """The loaded model."""
+        ...
 
 
 class Conversation:
@@ -86,12 +97,13 @@ class Conversation:
     async def astream(self, text: str, options: AskOptions | None = None) -> AsyncIterator[Event]:
         """The same for asyncio; each step runs in a thread, and cancelling the task cancels the answer."""
         events = _answers([(self, text)], options or self.options)
+        loop = asyncio.get_running_loop()
         while True:
-            step = asyncio.ensure_future(asyncio.to_thread(_next, events))
+            step = loop.run_in_executor(None, _next, events)
             try:
                 item = await asyncio.shield(step)
-            except asyncio.CancelledError:  # nothing stops a step, but it is the last one
-                step.add_done_callback(lambda done: (done.exception(), events.close()))
+            except asyncio.CancelledError:  # nothing stops a step, but it is the last one, and nobody hears its outcome
+                step.add_done_callback(lambda done: done.cancelled() or done.exception())
                 raise
             if item is None:
                 return
@@ -182,13 +194,14 @@ class Conversation:
         """
         self._refuse_closed()
         picture = SavedPicture(image=self.image, digest=self._digest, source=self.source)
-        return write_conversation(Path(folder), self._engine, picture, self._transcript, self.answers())
+        answers = map(self.answer, range(len(self.turns)))  # one at a time: masks at the picture's size are large
+        return write_conversation(Path(folder), self._engine, picture, self.options, self._transcript, answers)
 
     @classmethod
     def load(
-        cls, folder: str | Path, engine: Engine | None = None, limits: ImageLimits | None = None
+        cls, folder: str | Path, model: "Engine | HasEngine | None" = None, limits: ImageLimits | None = None
     ) -> "Conversation":
-        """Takes up a conversation that `save` wrote, by default with the model that it was had with.
+        """Takes up a conversation that `save` wrote, with a `Segmenter`, or by default with the model it was had with.
 
         Raises:
             CheckpointError: that model cannot be found or read.
@@ -196,9 +209,12 @@ class Conversation:
             ImageError: the picture is missing or unreadable.
         """
         saved = read_conversation(Path(folder), limits or ImageLimits())
-        engine = engine or Engine.load(saved.loaded_as, LoadOptions())
+        if model is None:
+            model = Engine.load(saved.loaded_as, LoadOptions())
+        engine = model if isinstance(model, Engine) else model.engine
         transcript = saved.transcript(engine)
-        return cls(engine, saved.picture.image, source=saved.picture.source, transcript=transcript)
+        picture = saved.picture
+        return cls(engine, picture.image, source=picture.source, options=saved.options, transcript=transcript)
 
     def close(self) -> None:
         """Ends it; nothing can be asked any more."""
@@ -282,14 +298,20 @@ class Conversation:
         return self._places[segment]
 
 
-def ask_together(asks: Sequence[tuple[Conversation, str]], options: AskOptions) -> list[Answer]:
+def ask_together(asks: Sequence[tuple[Conversation, str]], options: AskOptions | None) -> list[Answer]:
     """Answers a question in each of several conversations of one model, as a batch; all of them or none.
+
+    Without options, those of the conversations, which must then be the same.
 
     Raises:
         ConversationError: one is closed, is there twice, or is of another model.
         DeviceError: memory ran out.
         InstructionError: a question is empty or too long.
     """
+    if options is None:
+        options = asks[0][0].options
+        if any(conversation.options != options for conversation, _ in asks):
+            raise ConversationError("these conversations have different options; say which are to be used")
     finished = [(row, item) for row, item in _answers(asks, options) if isinstance(item, _Finished)]
     for row, item in finished:
         asks[row][0]._refuse_stale(item)

@@ -5,7 +5,7 @@ Masks are not stored as logits: each comes back from what the segmenter was told
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from lisaseg.images.read import digest, read
 from lisaseg.model.answer import draw_again
 from lisaseg.model.engine import Engine
 from lisaseg.model.lisa import Pictures
+from lisaseg.model.memory import telling_out_of_memory
 from lisaseg.model.stopwatch import Stopwatch
 from lisaseg.transcript import Mask, Refinement, Transcript, Turn, add_by_hand, checked_hand
 from lisaseg.values import Answer
@@ -31,7 +32,7 @@ _RECORD_FILE, _PICTURE_FILE = "conversation.json", "picture.png"
 DAMAGED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, StopIteration, InstructionError)
 """What goes wrong where a record is not as it was written."""
 _LIKE = 0.01
-"""How far, relatively, fingerprints of one model in several precisions may lie apart."""
+"""How far, relatively, a part of the fingerprint of one model may lie apart in several precisions."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,6 +51,8 @@ class SavedConversation:
 
     path: Path
     picture: SavedPicture
+    options: AskOptions
+    """How its questions are answered unless one says otherwise."""
     record: Mapping[str, Any]
 
     @property
@@ -62,16 +65,18 @@ class SavedConversation:
 
         Raises:
             ConversationError: it was had with another model, or the record contradicts itself.
+            DeviceError: memory ran out.
         """
-        self._refuse_other_model(engine)
         try:
-            return _replay(self.record, self.picture, engine)
+            self._refuse_other_model(engine)
+            with telling_out_of_memory(engine.lisa.device):
+                return _replay(self.record, self.picture, engine)
         except DAMAGED as error:
             raise _damaged(self.path, error) from error
 
     def _refuse_other_model(self, engine: Engine) -> None:
-        saved, own = (np.array(numbers, np.float64) for numbers in (self.record["fingerprint"], engine.fingerprint()))
-        if saved.shape != own.shape or np.linalg.norm(saved - own) > _LIKE * np.linalg.norm(own):
+        pairs = list(zip(self.record["fingerprint"], engine.fingerprint(), strict=False))
+        if len(self.record["fingerprint"]) != len(pairs) or not all(map(_is_alike, *zip(*pairs, strict=True))):
             raise ConversationError(
                 f"{self.path} was had with another model, {self.record['model']}, than the one given, "
                 f"{engine.lisa.config.model_name}; load it with that one"
@@ -79,7 +84,12 @@ class SavedConversation:
 
 
 def write_conversation(
-    folder: Path, engine: Engine, picture: SavedPicture, transcript: Transcript, answers: Sequence[Answer]
+    folder: Path,
+    engine: Engine,
+    picture: SavedPicture,
+    options: AskOptions,
+    transcript: Transcript,
+    answers: Iterable[Answer],
 ) -> list[Path]:
     """Writes a conversation and returns the paths; the record comes last and names the picture's digest.
 
@@ -92,6 +102,7 @@ def write_conversation(
         "loaded_as": engine.source,
         "fingerprint": engine.fingerprint(),
         "picture": {"file": _PICTURE_FILE, "digest": picture.digest, "source": picture.source},
+        "options": asdict(options),
         "turns": [_turn_record(turn, answer) for turn, answer in zip(transcript.turns, answers, strict=True)],
         "log": [_log_record(done) for done in transcript.log],
     }
@@ -99,7 +110,7 @@ def write_conversation(
     Image.fromarray(picture.image).save(buffer, "PNG")
     make_folder(folder)
     write_atomic(folder / _PICTURE_FILE, buffer.getvalue())
-    write_atomic(folder / _RECORD_FILE, json.dumps(record, indent=1).encode())
+    write_atomic(folder / _RECORD_FILE, json.dumps(record, indent=1, default=np.generic.item).encode())
     return [folder / _RECORD_FILE, folder / _PICTURE_FILE]
 
 
@@ -117,14 +128,16 @@ def read_conversation(folder: Path, limits: ImageLimits) -> SavedConversation:
         raise ConversationError(
             f"there is no saved conversation in {folder}: {_RECORD_FILE}: {error.strerror}"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
     try:
         if record["format"] != FORMAT:
             raise ValueError(f"its format is {record['format']!r}, expected {FORMAT!r}")
         known = {**record["picture"]}
         image_path, expected, source = folder / Path(known["file"]).name, known["digest"], str(known["source"])
-        np.array(record["fingerprint"], np.float64)
+        if "\0" in source:
+            raise ValueError("its picture's name is no name")
+        options = AskOptions(**record["options"])
         str(record["model"]), Path(record["loaded_as"])
     except DAMAGED as error:
         raise _damaged(path, error) from error
@@ -134,7 +147,10 @@ def read_conversation(folder: Path, limits: ImageLimits) -> SavedConversation:
             f"{image_path} is not the picture that {path} speaks of; get a whole copy of the folder"
         )
     return SavedConversation(
-        path=path, picture=SavedPicture(image=image, digest=expected, source=source), record=record
+        path=path,
+        picture=SavedPicture(image=image, digest=expected, source=source),
+        options=options,
+        record=record,
     )
 
 
@@ -198,6 +214,12 @@ def _turn(record: Mapping[str, Any], engine: Engine, seen: Pictures, number: int
         masks=tuple(Mask(drawn=drawn.kept()) for drawn in draw_again(engine, list(prompts), seen)),
         timings={},
     )
+
+
+def _is_alike(saved: Sequence[float], own: Sequence[float]) -> bool:
+    """Whether these are the same numbers, but for what another precision makes of them."""
+    one, other = np.array(saved, np.float64), np.array(own, np.float64)
+    return one.shape == other.shape and bool(np.linalg.norm(one - other) <= _LIKE * np.linalg.norm(other))
 
 
 def _damaged(path: Path, error: Exception) -> ConversationError:

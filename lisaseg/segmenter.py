@@ -158,7 +158,8 @@ class Segmenter:
     ) -> list[Answer]:
         """Asks one more question in each of many conversations, `batch_size` at a time, in order.
 
-        A batch is answered whole or not at all; each conversation may be there once in it.
+        A batch is answered whole or not at all; each conversation may be there once in it. Without options, the
+        conversations' own, which must then be the same.
 
         Raises:
             ConversationError: one is closed, is there twice in a batch, or is of another model.
@@ -166,7 +167,7 @@ class Segmenter:
             InstructionError: a question is empty or too long.
             ValueError: batch_size is below 1.
         """
-        return [found for batch in _batches(asks, batch_size) for found in ask_together(batch, options or AskOptions())]
+        return [found for batch in _batches(asks, batch_size) for found in ask_together(batch, options)]
 
     def cache_info(self) -> CacheInfo:
         """What conversations keep at the moment, in bytes and entries, and how often it was of use."""

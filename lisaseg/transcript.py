@@ -69,18 +69,26 @@ def checked_hand(
     height, width = image.shape[:2]
     if not len(points) and box is None:
         raise InstructionError("there is nothing to refine with: give points (x, y, +1 or -1) or a box")
-    for x, y, sign in points:
+    try:
+        for _, _, sign in points:
+            if sign not in (1, -1):
+                raise InstructionError(f"a point's sign is +1 (inside) or -1 (outside), got {sign}")
+        checked = tuple((float(x), float(y), int(sign)) for x, y, sign in points)
+        corners = None if box is None else tuple(map(float, box))
+    except (TypeError, ValueError) as error:
+        raise InstructionError(
+            f"expected points [(x, y, +1 or -1), ...] and a box (x0, y0, x1, y1) as numbers: {error}"
+        ) from error
+    for x, y, _ in checked:
         if not (0 <= x < width and 0 <= y < height):
             raise InstructionError(f"the point ({x:g}, {y:g}) is not in the picture, which is {width}x{height}")
-        if sign not in (1, -1):
-            raise InstructionError(f"a point's sign is +1 (inside) or -1 (outside), got {sign!r}")
-    checked = tuple((float(x), float(y), int(sign)) for x, y, sign in points)
-    if box is None:
+    if corners is None:
         return checked, None
-    x0, y0, x1, y1 = map(float, box)
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-        raise InstructionError(f"the box {tuple(box)} is not x0, y0, x1, y1 in the picture, which is {width}x{height}")
-    return checked, (x0, y0, x1, y1)
+    if len(corners) == 4:
+        x0, y0, x1, y1 = corners
+        if 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height:
+            return checked, (x0, y0, x1, y1)
+    raise InstructionError(f"the box {corners} is not x0, y0, x1, y1 in the picture, which is {width}x{height}")
 
 
 def add_by_hand(

@@ -1,6 +1,7 @@
 """Conversations on the bundled nano and on the golden checkpoint: they remember, and cache nothing wrong."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -355,6 +356,23 @@ class TestAsync:
             assert conversation.turns == ()
         assert len(conversation.ask(QUESTIONS[0]).segments) == 1
 
+    def test_an_answer_that_takes_too_long_leaves_nothing_behind(self, conversation: Conversation) -> None:
+        problems: list[dict[str, Any]] = []
+
+        async def ask() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda loop, problem: problems.append(problem))
+            async with asyncio.timeout(0.01):
+                async for _ in conversation.astream(QUESTIONS[0]):
+                    pass
+
+        for _ in range(3):
+            conversation._engine.cache.clear()
+            with pytest.raises(TimeoutError):
+                asyncio.run(ask())
+        gc.collect()
+        assert problems == []
+        assert conversation.turns == ()
+
     def test_the_loop_is_free_meanwhile(self, conversation: Conversation) -> None:
         async def race() -> int:
             ticks = 0
@@ -432,6 +450,20 @@ class TestOptions:
 
         assert sample(1) == sample(1)
         assert len({sample(seed) for seed in range(6)}) > 3
+
+    @pytest.mark.parametrize("temperature", [0.0, 1e-40, 1e-4])
+    def test_what_is_cold_is_greedy(self, conversation: Conversation, temperature: float) -> None:
+        cold = conversation.fork().ask(QUESTIONS[0], AskOptions(temperature=temperature, seed=8))
+        assert cold.raw_text == conversation.ask(QUESTIONS[0]).raw_text
+
+    def test_conversations_answer_by_their_own_options(self, nano: Segmenter) -> None:
+        one, other = (nano.start(SCENE, AskOptions(min_area=area)) for area in (10**7, 10**7))
+        answers = nano.ask_batch([(one, QUESTIONS[0]), (other, QUESTIONS[0])])
+        assert [len(answer.dropped) for answer in answers] == [1, 1]
+        different = [(one, QUESTIONS[0]), (nano.start(SCENE), QUESTIONS[0])]
+        with pytest.raises(ConversationError, match="different options"):
+            nano.ask_batch(different)
+        assert [len(answer.dropped) for answer in nano.ask_batch(different, options=AskOptions())] == [0, 0]
 
     def test_what_is_likeliest_alone_is_what_is_drawn_from_little(self, conversation: Conversation) -> None:
         greedy = conversation.fork().ask(QUESTIONS[0])
@@ -660,10 +692,40 @@ class TestSaved:
     def test_it_brings_its_model_along(self, saved: Path) -> None:
         assert Conversation.load(saved).ask("Segment the dog.", SHORT).model == "nano"
 
+    def test_or_is_given_one(self, nano: Segmenter, saved: Path) -> None:
+        assert Conversation.load(saved, nano)._engine is Conversation.load(saved, nano.engine)._engine is nano.engine
+
     def test_another_model_is_refused(self, golden: Segmenter, saved: Path, talking_model: str) -> None:
         for other in (golden, Segmenter.load(talking_model)):
             with pytest.raises(ConversationError, match="had with another model, nano, than the one given"):
                 other.resume(saved)
+
+    @pytest.mark.parametrize("part", ["projection.2.bias", "segmenter.mask_decoder.mask_tokens.weight"])
+    def test_another_training_of_the_same_model_is_refused(self, saved: Path, part: str) -> None:
+        other = Segmenter.load()
+        with torch.no_grad():
+            other.lisa.get_parameter(part).mul_(1.05)
+        with pytest.raises(ConversationError, match="had with another model"):
+            other.resume(saved)
+
+    def test_memory_that_runs_out_is_told(self, nano: Segmenter, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        nano.cache_clear()
+        monkeypatch.setattr(Lisa, "look", out_of_memory)
+        with pytest.raises(DeviceError, match="out of memory"):
+            nano.resume(saved)
+
+    def test_its_options_are_kept(self, nano: Segmenter, tmp_path: Path) -> None:
+        options = AskOptions(seed=int(np.int64(3)), temperature=0.5, min_area=7)
+        nano.start(SCENE, options).save(tmp_path)
+        assert nano.resume(tmp_path).options == options
+
+    def test_its_model_is_found_from_elsewhere(
+        self, talking_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(Path(talking_model).parent)
+        Segmenter.load(Path(talking_model).name).start(SCENE).save(tmp_path / "talk")
+        monkeypatch.chdir(tmp_path)
+        assert Conversation.load("talk").turns == ()
 
     def test_another_precision_of_the_same_model_is_fine(self, saved: Path) -> None:
         assert len(Segmenter.load(dtype="bf16").resume(saved).turns) == 3
@@ -680,7 +742,10 @@ class TestSaved:
         lambda record: record.update(format="lisaseg conversation 99"),
         lambda record: record.pop("picture"),
         lambda record: record.update(picture=3),
-        lambda record: record.update(fingerprint="no"),
+        lambda record: record.update(fingerprint=[["no"]]),
+        lambda record: record.update(fingerprint=[]),
+        lambda record: record.update(options={"seed": -1}),
+        lambda record: record["picture"].update(source="a\0b"),
         lambda record: record.update(loaded_as=None),
         lambda record: record.pop("turns"),
         lambda record: record.update(turns=[3]),
@@ -747,6 +812,30 @@ class TestBudget:
         expected = Segmenter.load().start(conversations[0].image)
         expected.ask("Segment the dog.", SHORT)
         same(conversations[0].ask("And the cat?", SHORT), expected.ask("And the cat?", SHORT))
+
+    def test_a_budget_below_nothing_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="cache_mb must be at least 0, got -1"):
+            Segmenter.load(cache_mb=-1)
+
+    def test_a_conversation_that_outgrows_it_keeps_its_beginning(self, read_lengths: list[int]) -> None:
+        nano = Segmenter.load(cache_mb=1)
+        conversation = nano.start(SCENE)
+        for _ in range(5):  # 6 kB a token: four turns are too many
+            conversation.ask(QUESTIONS[0])
+        assert nano.cache_info().contexts == 1
+        read_lengths.clear()
+        conversation.ask(QUESTIONS[0])
+        assert 1 < max(read_lengths) < len(conversation._prompt(QUESTIONS[0])[0]) - nano.lisa.config.num_image_tokens
+
+    def test_what_a_batch_leaves_is_no_more_than_is_counted(self) -> None:
+        nano = Segmenter.load()
+        conversations = [nano.start(SCENE), nano.start(SCENE.with_name("scene_2.jpg"))]
+        nano.ask_batch([(conversations[0], QUESTIONS[0]), (conversations[1], "Find the small brown sheep there.")])
+        pasts = [nano.engine.cache.past(one._digest, one._prompt("And the cat?")[0]) for one in conversations]
+        for past in pasts:
+            assert past is not None
+            held = sum(part.untyped_storage().nbytes() for layer in past.layers for part in layer)
+            assert held <= 1.1 * past.nbytes + 6144 * 4  # a cut looks at a little more than it shows
 
     def test_a_budget_of_nothing_remembers_nothing(self) -> None:
         nano = Segmenter.load(cache_mb=0)

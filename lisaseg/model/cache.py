@@ -68,6 +68,9 @@ class ContentCache:
     def keep_past(self, picture: str, past: Past) -> None:
         """Remembers what was read over a picture, instead of all beginnings of it."""
         with self._lock:
+            own = self._entries.get((picture, None))
+            if past.nbytes + (own.nbytes if own else 0) > self._entries.maxsize:
+                return  # a shorter beginning that is there, and the picture, are better than nothing
             for ids in tuple(self._entries.read_over.get(picture, {})):
                 if past.ids[: len(ids)] == ids:
                     del self._entries[picture, ids]

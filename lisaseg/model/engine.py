@@ -3,12 +3,14 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from lisaseg.config import CACHE_MB, LoadOptions
+from lisaseg.config import BUNDLED, CACHE_MB, LoadOptions
+from lisaseg.files import is_folder
 from lisaseg.model.cache import ContentCache
 from lisaseg.model.checkpoints import load_model
 from lisaseg.model.lisa import Lisa, Pictures
@@ -31,14 +33,28 @@ class Engine:
     @classmethod
     def load(cls, model: str | os.PathLike[str], options: LoadOptions, cache_mb: int = CACHE_MB) -> "Engine":
         """Loads a model; see `load_model` for what may go wrong."""
-        lisa, processor = load_model(os.fspath(model), options)
+        if cache_mb < 0:
+            raise ValueError(f"cache_mb must be at least 0, got {cache_mb}")
+        source = os.fspath(model)
+        lisa, processor = load_model(source, options)
+        if source not in BUNDLED and is_folder(source):
+            source = str(Path(source).absolute())  # to be found from elsewhere too
         cache = ContentCache(cache_mb * 1_000_000)
-        return cls(lisa=lisa, processor=processor, cache=cache, source=os.fspath(model), parity=options.parity)
+        return cls(lisa=lisa, processor=processor, cache=cache, source=source, parity=options.parity)
 
-    def fingerprint(self) -> list[float]:
-        """Numbers that hardly depend on the precision, and tell models of one shape apart."""
-        parts = self.lisa.projection.get_parameter("2.bias"), self.lisa.vlm.model.language_model.norm.weight
-        return [number for part in parts for number in part[:16].detach().float().tolist()]
+    def fingerprint(self) -> list[list[float]]:
+        """Numbers of several parts that hardly depend on the precision, and tell models of one shape apart."""
+        segmenter, language_model = self.lisa.segmenter, self.lisa.vlm.model.language_model
+        parts = (
+            self.lisa.projection.get_parameter("2.bias"),
+            language_model.norm.weight,
+            language_model.embed_tokens.weight[len(self.processor.tokenizer) // 2],
+            segmenter.mask_decoder.mask_tokens.weight[0],
+            segmenter.mask_decoder.upscale_conv1.get_parameter("bias"),
+            segmenter.prompt_encoder.mask_embed.conv3.get_parameter("bias"),
+            segmenter.prompt_encoder.point_embed.get_parameter("1.weight")[0],
+        )
+        return [part[:16].detach().float().tolist() for part in parts]
 
     @torch.inference_mode()
     def see(self, images: Mapping[str, UInt8[np.ndarray, "_ _ 3"]], watch: Stopwatch) -> dict[str, Pictures]:

@@ -17,6 +17,8 @@ from transformers import (
 from lisaseg.config import AskOptions
 from lisaseg.model.lisa import Lisa
 
+COLDEST = 1e-4
+"""Below this temperature the likeliest token is taken: nothing else would ever be drawn."""
 Choose = Callable[[Tensor], Tensor]
 """From logits (B V) to one token for each row (B)."""
 
@@ -65,14 +67,17 @@ def decode_steps(
 
 def chooser(options: AskOptions, num_rows: int) -> Choose:
     """How the options choose tokens. Each row is drawn for itself, so that nothing depends on its neighbours."""
-    if options.temperature == 0:
+    if options.temperature < COLDEST:
         return _likeliest
-    warpers = LogitsProcessorList([TemperatureLogitsWarper(options.temperature), TopPLogitsWarper(options.top_p)])
+    warpers = LogitsProcessorList(
+        [TemperatureLogitsWarper(float(options.temperature)), TopPLogitsWarper(float(options.top_p))]
+    )
     generators = [torch.Generator().manual_seed(options.seed) for _ in range(num_rows)]
 
     def draw(logits_BV: Float[Tensor, "B V"]) -> Int[Tensor, " B"]:
         no_ids = cast(torch.LongTensor, torch.empty(len(logits_BV), 0, dtype=torch.long))
-        probabilities = warpers(no_ids, logits_BV.float()).softmax(dim=-1).cpu()
+        below_best = logits_BV.float() - logits_BV.float().amax(dim=-1, keepdim=True)  # stays finite when it is cold
+        probabilities = warpers(no_ids, below_best).softmax(dim=-1).cpu()
         rows = zip(probabilities, generators, strict=True)
         return torch.cat([torch.multinomial(row, 1, generator=own) for row, own in rows]).to(logits_BV.device)
 

@@ -15,8 +15,8 @@ from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamMode
 from lisaseg.language.tokenizer import IMAGE_ID
 from lisaseg.model.configuration import LisaConfig
 
-FP32_ALWAYS = ["shared_image_embedding"]
-"""Parts that no half precision is good for: SAM's positions lose two digits."""
+FP32_ALWAYS = ["shared_image_embedding", "prompt_encoder.shared_embedding"]
+"""Parts that no half precision is good for: SAM's positions, under both their names, lose two digits."""
 FP32_IN_FP16 = ["segmenter.vision_encoder.neck"]
 """Parts that overflow in fp16."""
 MASKS_PER_CALL = 32

@@ -61,7 +61,7 @@ def unstack(cache: DynamicCache, mask_BS: Int[Tensor, "B S"], tokens: Sequence[S
     pasts = []
     for row, ids in enumerate(tokens):
         places = mask_BS[row].nonzero()[: len(ids), 0]
-        is_whole = len(places) == mask_BS.shape[1]
+        is_whole = len(tokens) == 1 and len(places) == mask_BS.shape[1]  # a view of one row of many would hold them all
         layers = tuple(
             (keys[row], values[row]) if is_whole else (keys[row][:, places], values[row][:, places])
             for keys, values, *_ in cache

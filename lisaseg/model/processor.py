@@ -168,7 +168,9 @@ def left_padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Int64[Tenso
     return token_ids, attention_mask
 
 
-def _refuse_empty(question: str) -> None:
+def _refuse_empty(question: object) -> None:
+    if not isinstance(question, str):
+        raise InstructionError(f"expected an instruction as text, got {type(question).__name__}")
     if not question.strip():
         raise InstructionError("the instruction is empty; say what to segment, such as 'Segment the dog.'")
 

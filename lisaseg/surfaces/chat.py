@@ -62,6 +62,8 @@ class Chat:
         self._segmenter = load(model)
         self._conversation = self._open(image)
         self._chosen: Segment | None = None
+        self._files = 0
+        """Turns of the conversations before this one, so that no answer takes the files of another."""
 
     def run(self, lines: Iterable[str], *, stops_at_interrupt: bool) -> bool:
         """Does what the lines say until they end or say `/quit`; returns whether all went well.
@@ -70,28 +72,32 @@ class Chat:
         """
         went_well = True
         for line in lines:
-            if line.strip() in ("/quit", "/exit"):
-                break
+            before = self._conversation.turns
             try:
-                self._do(line.strip())
+                if not self._do(line.strip()):
+                    break
             except LisaError as error:
                 went_well = False
                 terminal.complain(str(error))
             except KeyboardInterrupt:
                 if stops_at_interrupt:
                     raise
-                terminal.note("stopped; the conversation is as it was before")
+                is_as_before = self._conversation.turns == before
+                terminal.note("stopped; the conversation is as it was before" if is_as_before else "stopped")
         return went_well
 
-    def _do(self, line: str) -> None:
+    def _do(self, line: str) -> bool:
+        """Does what one line says; returns whether there may be more."""
         if not line.startswith("/"):
             if line:
                 self._ask(line)
-            return
+            return True
         try:
             name, *arguments = shlex.split(line[1:]) or [""]
         except ValueError as error:
             raise InstructionError(f"the command cannot be read: {error}") from error
+        if name in ("quit", "exit"):
+            return False
         if name not in COMMANDS:
             raise InstructionError(f"there is no command /{name}; /help shows which there are")
         action = getattr(self, f"_{name}")
@@ -100,22 +106,29 @@ class Chat:
         except TypeError as error:
             raise InstructionError(f"expected /{name} {COMMANDS[name][0]}".rstrip()) from error
         action(*arguments)
+        return True
 
     def _ask(self, text: str) -> None:
         self._chosen = None
-        for event in self._conversation.stream(text, self._options):
-            if isinstance(event, TextDelta) and not self._as_json:
-                terminal.say(event.text)
-            elif isinstance(event, Done):
-                self._show(event.answer, self._last_turn(), is_new=True)
+        answer = self._tell(text)
+        self._show(answer, self._last_turn(), is_new=True)
+
+    def _tell(self, text: str) -> Answer:
+        """Asks, and shows the words as they come."""
+        with terminal.telling() as say:
+            for event in self._conversation.stream(text, self._options):
+                if isinstance(event, Done):
+                    return event.answer
+                if isinstance(event, TextDelta) and not self._as_json:
+                    say(event.text)
+        raise AssertionError("a stream ends with Done")
 
     def _image(self, path: str) -> None:
-        self._conversation = self._open(path)
-        self._chosen = None
+        self._go_on_with(self._open(path))
 
     def _click(self, x: str, y: str, sign: str = "+", number: str = "") -> None:
         usage = f"expected /click {COMMANDS['click'][0]}"
-        if sign not in "+-" or not sign:
+        if sign not in ("+", "-"):
             raise InstructionError(f"{usage}, got the sign {sign!r}")
         try:
             point = float(x), float(y), 1 if sign == "+" else -1
@@ -143,13 +156,16 @@ class Chat:
 
     def _model(self, name: str) -> None:
         self._segmenter = self._load(name)
-        old = self._conversation
-        self._conversation = self._segmenter.start(old.image)
-        self._conversation.source = old.source
-        self._chosen = None
+        fresh = self._segmenter.start(self._conversation.image)
+        fresh.source = self._conversation.source
+        self._go_on_with(fresh)
+
+    def _go_on_with(self, conversation: "Conversation") -> None:
+        self._files += len(self._conversation.turns)
+        self._conversation, self._chosen = conversation, None
 
     def _help(self) -> None:
-        terminal.show_commands(COMMANDS)
+        terminal.show_commands(COMMANDS, is_aside=self._as_json)
 
     def _open(self, image: str) -> "Conversation":
         return self._segmenter.resume(image) if is_folder(image) else self._segmenter.start(image)
@@ -189,7 +205,7 @@ class Chat:
 
     def _stem(self, turn: int) -> str:
         """A name for the files of an answer."""
-        return f"{Path(self._conversation.source).stem or 'image'}_{turn}"
+        return f"{Path(self._conversation.source).stem or 'image'}_{self._files + turn}"
 
 
 def typed_lines() -> Iterator[str]:
@@ -218,4 +234,4 @@ def typed_lines() -> Iterator[str]:
 
 def piped_lines() -> Iterator[str]:
     """Lines of stdin as they come."""
-    return iter(sys.stdin.readline, "")
+    return iter(sys.stdin.readline, "") if sys.stdin else iter(())  # closed before the start

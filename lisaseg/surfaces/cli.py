@@ -230,7 +230,7 @@ class ChatCommand:
 
     def execute(self) -> int:
         """Talks until there are no more lines; a person's mistakes are no failure, a pipe's are."""
-        is_typed = sys.stdin.isatty() and sys.stdout.isatty() and not self.json
+        is_typed = terminal.is_typed() and not self.json
         if is_typed:
             _require_extra("chat", ("prompt_toolkit", "textual_image"))
         in_line = is_typed and not self.no_preview and terminal.can_show_pictures()

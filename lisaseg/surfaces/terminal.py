@@ -4,7 +4,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -52,16 +52,28 @@ def show_answer(answer: "Answer", paths: Sequence[Path], *, is_one_of_many: bool
     _show_segments(answer, paths)
 
 
-def say(words: str) -> None:
-    """Further words of an answer, at once."""
-    OUT.print(Text(words), end="")
-    OUT.file.flush()
+@contextmanager
+def telling() -> Generator[Callable[[str], None], None, None]:
+    """Gives a function that shows further words of an answer at once; their line ends with the block, come what may."""
+    has_begun = False
+
+    def say(words: str) -> None:
+        nonlocal has_begun
+        has_begun = True
+        OUT.print(Text(words), end="")
+        OUT.file.flush()
+
+    try:
+        yield say
+    finally:
+        if has_begun:
+            OUT.print()
 
 
 def show_rest(answer: "Answer", paths: Sequence[Path], *, has_words: bool) -> None:
     """What follows the words of an answer, which have been said already."""
-    if has_words:
-        OUT.print(Text.assemble("  " if answer.text and not answer.segments else "", _remark(answer)))
+    if has_words and (remark := _remark(answer)):
+        OUT.print(remark)
     if has_words and answer.forgotten:
         OUT.print(Text(f"(the oldest {answer.forgotten} turns no longer fit and were forgotten)", "dim"))
     _show_segments(answer, paths)
@@ -72,12 +84,17 @@ def note(message: str) -> None:
     ERR.print(Text(message, "dim"))
 
 
-def show_commands(commands: Mapping[str, tuple[str, str]]) -> None:
-    """A table of commands with their arguments."""
+def show_commands(commands: Mapping[str, tuple[str, str]], *, is_aside: bool) -> None:
+    """A table of commands with their arguments; aside is stderr."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, (arguments, purpose) in commands.items():
         table.add_row(Text(f"/{name} {arguments}"), purpose)
-    OUT.print(table)
+    (ERR if is_aside else OUT).print(table)
+
+
+def is_typed() -> bool:
+    """Whether a person types what is read and sees what is printed."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 def can_show_pictures() -> bool:

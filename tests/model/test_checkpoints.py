@@ -168,6 +168,16 @@ class TestPublished:
         answer = segmenter.segment(a_picture(), "Segment it.", options=AskOptions(max_new_tokens=5))
         assert answer.raw_text is not None
 
+    @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+    @pytest.mark.parametrize("parity", [False, True])
+    def test_clicks_and_pictures_have_the_same_positions(self, published: Path, dtype: Dtype, parity: bool) -> None:
+        for name in ("nano", str(published)):
+            lisa, _ = load_model(name, LoadOptions(device="cpu", dtype=dtype, parity=parity))
+            of_pictures = lisa.segmenter.shared_image_embedding.positional_embedding
+            of_clicks = lisa.segmenter.prompt_encoder.shared_embedding.positional_embedding
+            assert of_pictures.dtype == of_clicks.dtype
+            assert torch.equal(of_pictures, of_clicks)
+
     def test_parity_has_positions_in_the_precision_of_the_model(self, published: Path) -> None:
         options = LoadOptions(device="cpu", dtype="bf16", parity=True)
         lisa, _ = load_model(str(published), options)

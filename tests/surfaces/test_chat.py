@@ -49,11 +49,12 @@ class TestPiped:
     def test_each_line_is_answered_and_earlier_ones_are_remembered(self, talk: Talk, tmp_path: Path) -> None:
         code, out, err = talk(ASK, "", "What is it used for?")
         assert (code, err) == (DONE, "")
-        words, segment, overlay, second = out.splitlines()
+        words, segment, overlay, second, remark = out.splitlines()
         assert "the cat" in words
         assert re.match(r"\S 0  the cat  score", segment)
         assert overlay == "overlay lisaseg_out/scene_1_0_overlay.png"
-        assert re.fullmatch("It is used for .*  \\(no mask\\)", second)
+        assert second.startswith("It is used for")
+        assert remark == "(no mask)"
         assert (tmp_path / "lisaseg_out" / "scene_1_0_mask_0.png").is_file()
 
     def test_json_is_one_object_per_answer_and_nothing_else(self, talk: Talk, tmp_path: Path) -> None:
@@ -137,9 +138,18 @@ class TestPiped:
         assert "gone.png" in err
 
     def test_help_names_every_command(self, talk: Talk) -> None:
-        _, out, _ = talk("/help", "/quit", ASK)
+        _, out, _ = talk("/help", "/quit now", ASK)
         assert all(f"/{name}" in out for name in COMMANDS)
         assert "cat" not in out
+
+    def test_help_is_no_json(self, talk: Talk) -> None:
+        _, out, err = talk("/help", flags=("--json",))
+        assert out == ""
+        assert "/click" in err
+
+    def test_no_answer_takes_the_files_of_another(self, talk: Talk, tmp_path: Path) -> None:
+        talk(ASK, "/model nano", ASK, flags=("--out", "out"))
+        assert {"scene_1_0.json", "scene_1_1.json"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
     def test_what_was_forgotten_is_told(self, talk: Talk) -> None:
         _, out, _ = talk(*[ASK] * 20)
@@ -151,6 +161,17 @@ class TestPiped:
             assert (code, out) == (FAILED, "")
             assert err.startswith("error: ")
             assert err.count("\n") == 1
+
+    def test_an_answer_that_cannot_be_written_ends_its_line(self, talk: Talk) -> None:
+        Path("taken").touch()
+        code, out, err = talk(ASK, flags=("--out", "taken"))
+        assert code == FAILED
+        assert out.endswith("the cat.\n")
+        assert err.startswith("error: cannot make the folder taken")
+
+    def test_a_closed_stdin_says_nothing(self, talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.stdin", None)  # what a shell's <&- makes of it
+        assert main(["chat", str(SCENE)]) == DONE
 
     def test_ctrl_c_ends_it(self, talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupted(*args: object) -> Iterator[Event]:
