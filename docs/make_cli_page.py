@@ -18,7 +18,7 @@ COMMANDS = (
     "version",
     "train nano",
     "train clicks",
-    "evaluate nano",
+    "nano-report",
 )
 PAGE = Path(__file__).with_name("cli.md")
 

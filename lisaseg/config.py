@@ -178,8 +178,8 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """What `lisaseg evaluate nano` asks."""
+class NanoReportOptions:
+    """What `lisaseg nano-report` asks."""
 
     scenes: int = 300
     """New scenes, each asked about every thing in it, one need and one absent thing."""

@@ -12,10 +12,10 @@ from lisaseg.config import (
     AskOptions,
     ClickRecipe,
     Dtype,
-    EvaluateOptions,
     ImageLimits,
     LoadOptions,
     NanoRecipe,
+    NanoReportOptions,
     RunOptions,
 )
 
@@ -25,7 +25,7 @@ ALL: list[Callable[..., Any]] = [
     AskOptions,
     NanoRecipe,
     lambda **options: RunOptions(out=Path("run"), **options),
-    EvaluateOptions,
+    NanoReportOptions,
     ClickRecipe,
 ]
 
@@ -120,6 +120,6 @@ def test_an_unknown_dtype_is_refused_by_its_flag() -> None:
 
 def test_the_world_is_distinct_names_that_evaluation_shares_with_the_recipe() -> None:
     assert len(set(FIRST_WORLD)) == len(FIRST_WORLD)
-    assert EvaluateOptions().concepts == NanoRecipe().concepts == FIRST_WORLD
-    assert EvaluateOptions().sprites_per_concept == NanoRecipe().sprites_per_concept
+    assert NanoReportOptions().concepts == NanoRecipe().concepts == FIRST_WORLD
+    assert NanoReportOptions().sprites_per_concept == NanoRecipe().sprites_per_concept
     assert "nano" in BUNDLED

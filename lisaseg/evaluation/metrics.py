@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-IGNORE = 255
-"""Ground-truth value of pixels that do not count."""
+from lisaseg.data.sample import IGNORE
 
 
 @dataclass(frozen=True, kw_only=True)

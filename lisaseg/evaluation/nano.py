@@ -15,12 +15,13 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from lisaseg.config import AskOptions, EvaluateOptions
+from lisaseg.config import AskOptions, NanoReportOptions
 from lisaseg.data.dialogues import Narrator, Told
 from lisaseg.data.pack import Pack, load_pack
+from lisaseg.data.sample import IGNORE
 from lisaseg.data.scenes import Scene, SceneOptions, compose, from_photo
 from lisaseg.data.vocabulary import load_vocabulary
-from lisaseg.evaluation.metrics import IGNORE, ciou, giou, overlap
+from lisaseg.evaluation.metrics import ciou, giou, overlap
 from lisaseg.files import make_folder, write_atomic
 from lisaseg.images.sheet import contact_sheet
 from lisaseg.segmenter import Segmenter
@@ -85,7 +86,7 @@ def save_report(report: Report, folder: Path) -> None:
 def evaluate_nano(
     segmenter: Segmenter,
     folder: Path,
-    options: EvaluateOptions,
+    options: NanoReportOptions,
     progress: Callable[[Sequence[Question], str], Iterator[Question]] = lambda questions, _: iter(questions),
 ) -> Report:
     """Asks a model about seeded scenes and photographs of the training pack.

@@ -10,51 +10,44 @@ import json
 import platform
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
-from tyro.extras import SubcommandApp
 
 from lisaseg import __version__
 from lisaseg.config import (
-    BUNDLED,
     CACHE_MB,
     AskOptions,
-    ClickRecipe,
     Dtype,
-    EvaluateOptions,
     ImageLimits,
     LoadOptions,
-    NanoRecipe,
-    RunOptions,
 )
-from lisaseg.errors import ImageError, LisaError, MissingExtraError
+from lisaseg.errors import ImageError, LisaError
 from lisaseg.files import is_file
-from lisaseg.surfaces import terminal
+from lisaseg.surfaces import (
+    data_commands,  # noqa: F401  each adds its commands to `app`
+    evaluate_commands,  # noqa: F401
+    terminal,
+    train_commands,  # noqa: F401
+)
+from lisaseg.surfaces.commands import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    Command,
+    app,
+    load_segmenter,
+    require_extra,
+)
 
 if TYPE_CHECKING:
     from lisaseg.segmenter import Segmenter
     from lisaseg.values import Answer
-
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: usage errors are found while the flags are read, 130 is Ctrl-C as in every shell, 1 is all the rest."""
-
-
-@runtime_checkable
-class Command(Protocol):
-    """A subcommand: a frozen dataclass whose fields are its flags."""
-
-    def execute(self) -> int:
-        """Does it, and returns the exit code."""
-        ...
-
-
-app, train, evaluate = SubcommandApp(), SubcommandApp(), SubcommandApp()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -160,7 +153,7 @@ class SegmentCommand:
     def execute(self) -> int:
         """Shows and saves each answer as it comes; a picture that cannot be read is told and passed over."""
         images = self.words[:-1]
-        segmenter = _load(self.model, self.load, self.limits)
+        segmenter = load_segmenter(self.model, self.load, self.limits)
         stems = _distinct_stems(images)
         failed = 0
         with terminal.Bar(len(images)) as bar:
@@ -232,12 +225,12 @@ class ChatCommand:
         """Talks until there are no more lines; a person's mistakes are no failure, a pipe's are."""
         is_typed = terminal.is_typed() and not self.json
         if is_typed:
-            _require_extra("chat", ("prompt_toolkit", "textual_image"))
+            require_extra("chat", ("prompt_toolkit", "textual_image"))
         in_line = is_typed and not self.no_preview and terminal.can_show_pictures()
         out = self.out or (None if self.json or in_line else terminal.DEFAULT_OUT)
         from lisaseg.surfaces.chat import Chat, piped_lines, typed_lines
 
-        load = partial(_load, options=self.load, limits=self.limits, cache_mb=self.cache_mb)
+        load = partial(load_segmenter, options=self.load, limits=self.limits, cache_mb=self.cache_mb)
         chat = Chat(load, self.model, self.image, options=self.ask, as_json=self.json, in_line=in_line, out=out)
         if is_typed:
             terminal.note("Ask about the picture; /help shows what else there is, Ctrl-D ends.")
@@ -334,102 +327,6 @@ class VersionCommand:
         return DONE
 
 
-app.command(train, name="train", help="Train a model.")
-
-
-@train.command(name="nano")
-@dataclass(frozen=True, kw_only=True)
-class TrainNanoCommand:
-    """Train nano from nothing. After an interrupt, the same command goes on from the last checkpoint."""
-
-    run: RunOptions
-    recipe: NanoRecipe = field(default_factory=NanoRecipe)
-
-    def execute(self) -> int:
-        """Trains, and says where the model lies."""
-        _require_extra("train", ("tensorboard",))
-        from lisaseg.training.nano import train_nano
-
-        return _train(lambda: train_nano(self.recipe, self.run))
-
-
-@train.command(name="clicks")
-@dataclass(frozen=True, kw_only=True)
-class TrainClicksCommand:
-    """Teach a small model's segmenter to follow clicks; its words stay as they are. After an interrupt, the same
-    command goes on from the last checkpoint."""
-
-    run: RunOptions
-    recipe: ClickRecipe = field(default_factory=ClickRecipe)
-
-    def execute(self) -> int:
-        """Trains, and says where the model lies."""
-        _require_extra("train", ("tensorboard",))
-        from lisaseg.training.clicks import train_clicks
-
-        return _train(lambda: train_clicks(self.recipe, self.run))
-
-
-app.command(evaluate, name="evaluate", help="Measure how good a model is.")
-
-
-@evaluate.command(name="nano")
-@dataclass(frozen=True, kw_only=True)
-class EvaluateNanoCommand:
-    """Ask nano about new scenes, unseen sprites, photographs, needs and absent things, and print gIoU and cIoU."""
-
-    model: str = "nano"
-    """`nano` (bundled), a folder, or a Hugging Face hub id."""
-    pack: Path | None = None
-    """The training pack's folder; by default the one that the variable LISASEG_NANO_PACK names."""
-    out: Path | None = None
-    """Folder for `report.json` and `examples.jpg`, a sheet of the first answers of each set."""
-    json: bool = False
-    """Print the report as one line of JSON and nothing else."""
-    load: LoadOptions = field(default_factory=LoadOptions)
-    questions: EvaluateOptions = field(default_factory=EvaluateOptions)
-
-    def execute(self) -> int:
-        """Measures, shows the table, and writes what was asked for."""
-        from lisaseg.data.pack import find_pack
-        from lisaseg.evaluation.nano import evaluate_nano, save_report
-        from lisaseg.model.checkpoints import quieten_libraries
-        from lisaseg.segmenter import Segmenter
-
-        quieten_libraries(keep_downloads=sys.stderr.isatty())
-        pack = find_pack(self.pack)
-        segmenter = Segmenter.load(self.model, **vars(self.load))
-        report = evaluate_nano(segmenter, pack, self.questions, progress=terminal.tracked)
-        if self.out:
-            save_report(report, self.out)
-        if self.json:
-            print(json.dumps(report.to_dict()))
-        else:
-            terminal.show_scores(report)
-        return DONE
-
-
-def _train(train_model: Callable[[], Path]) -> int:
-    """Trains, and says where the model lies, or what to do after an interrupt."""
-    try:
-        folder = train_model()
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt("the same command goes on from the last checkpoint") from interrupt
-    print(f"The model is in {folder}; try it: lisaseg segment IMAGE INSTRUCTION --model {folder}")
-    return DONE
-
-
-def _load(model: str, options: LoadOptions, limits: ImageLimits, cache_mb: int = CACHE_MB) -> "Segmenter":
-    """A model, with a sign of life while it loads."""
-    is_small, is_watched = model in BUNDLED, sys.stderr.isatty()
-    with terminal.waiting(f"Loading {model}", is_shown=is_small):  # others show bars with the time left
-        from lisaseg.model.checkpoints import quieten_libraries
-        from lisaseg.segmenter import Segmenter
-
-        quieten_libraries(keep_downloads=is_watched, keep_loading=is_watched and not is_small)
-        return Segmenter.load(model, limits=limits, cache_mb=cache_mb, **vars(options))
-
-
 def _distinct_stems(images: Sequence[str]) -> list[str]:
     """A stem for each picture's results: its own, numbered where another has it, so that none overwrites another."""
     stems: list[str] = []
@@ -443,10 +340,3 @@ def _distinct_stems(images: Sequence[str]) -> list[str]:
         taken.add(stem.casefold())
         stems.append(stem)
     return stems
-
-
-def _require_extra(extra: str, packages: Sequence[str]) -> None:
-    """Raises MissingExtraError where a package of an extra is not installed."""
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise MissingExtraError(f"this command needs {' and '.join(missing)}: pip install 'lisaseg[{extra}]'")

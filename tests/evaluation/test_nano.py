@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lisaseg.config import EvaluateOptions
+from lisaseg.config import NanoReportOptions
 from lisaseg.evaluation.nano import Question, Report, best_constant_giou, evaluate_nano, save_report, score
 from lisaseg.segmenter import Segmenter
 from lisaseg.values import Answer, Segment
@@ -70,7 +70,7 @@ def test_the_best_constant_mask_beats_every_single_guess() -> None:
 
 def test_every_set_is_asked_and_the_same_each_time(tiny_model: str, tiny_pack: Path) -> None:
     segmenter = Segmenter.load(tiny_model)
-    options = EvaluateOptions(scenes=3, concepts=WORLD, sprites_per_concept=1, batch_size=4, examples=1)
+    options = NanoReportOptions(scenes=3, concepts=WORLD, sprites_per_concept=1, batch_size=4, examples=1)
     seen: list[str] = []
 
     def progress(questions: Sequence[Question], name: str) -> Iterator[Question]:

@@ -18,7 +18,8 @@ from lisaseg.config import BUNDLED, FIRST_WORLD, OFFICIAL, NanoRecipe, RunOption
 from lisaseg.images.masks import from_rle
 from lisaseg.segmenter import Segmenter
 from lisaseg.surfaces import cli
-from lisaseg.surfaces.cli import DONE, FAILED, INTERRUPTED, USAGE, main
+from lisaseg.surfaces.cli import main
+from lisaseg.surfaces.commands import DONE, FAILED, INTERRUPTED, USAGE
 
 ASK = "Segment the dog."
 BOX = (40, 30, 110, 90)
