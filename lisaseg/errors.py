@@ -35,3 +35,7 @@ class MissingExtraError(LisaError):
 
 class OutputError(LisaError):
     """A result could not be written; nothing half-written is left behind."""
+
+
+class TrainingError(LisaError):
+    """A training cannot go on, such as with a loss that is no number; what it had saved stays."""

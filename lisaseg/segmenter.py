@@ -50,6 +50,7 @@ class Segmenter:
         quantize: Quantize | None = None,
         quantize_all: bool = False,
         vision_tower: str | None = None,
+        adapter: str | os.PathLike[str] | None = None,
         parity: bool = False,
         limits: ImageLimits | None = None,
         cache_mb: int = CACHE_MB,
@@ -64,6 +65,7 @@ class Segmenter:
             quantize: `8bit` or `4bit` for the language model's weights (CUDA and CPU; needs bitsandbytes).
             quantize_all: quantise its head and both projections too, as the original does.
             vision_tower: folder or hub id of CLIP, instead of the one that a published config.json names.
+            adapter: what a training left in its `adapter/`, a folder or hub id, to be laid over the model.
             parity: answer like the original in every detail: SAM's positions in `dtype`, and a mask for each `[SEG]`
                 in the instruction, before those of the answer.
             limits: what pictures may be as large as.
@@ -73,7 +75,7 @@ class Segmenter:
         Raises:
             CheckpointError: the model cannot be found or read.
             DeviceError: the device is not to be had, cannot quantise, or has too little memory.
-            MissingExtraError: `quantize` without bitsandbytes.
+            MissingExtraError: `quantize` without bitsandbytes, or `adapter` without PEFT.
         """
         options = LoadOptions(
             device=device,
@@ -81,6 +83,7 @@ class Segmenter:
             quantize=quantize,
             quantize_all=quantize_all,
             vision_tower=vision_tower,
+            adapter=None if adapter is None else os.fspath(adapter),
             parity=parity,
         )
         return cls(Engine.load(model, options, cache_mb), limits=limits)

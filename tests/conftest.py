@@ -98,7 +98,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def talking_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of such a model that has learned one dialogue: it answers "It is the dog [SEG]." and draws RED_BOX."""
-    from lisaseg.training.nano import NanoLearner, labelled
+    from lisaseg.training.lessons import labelled
+    from lisaseg.training.nano import NanoLearner
 
     lisa, processor = _small_nano()
     pixels = processor.pixels([red_box()])

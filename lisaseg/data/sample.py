@@ -88,3 +88,50 @@ class Source(Dataset[Sample], ABC):
     @abstractmethod
     def entry(self, index: int) -> str:
         """The name of an entry, told without reading it."""
+
+
+class Joined(Source):
+    """Several sources, one after another."""
+
+    def __init__(self, sources: Sequence[Source]):
+        """Takes them in order."""
+        self._sources = tuple(sources)
+        self.name = " + ".join(source.name for source in sources)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._sources))
+
+    def __getitem__(self, index: int) -> Sample:
+        source, place = self._find(index)
+        return source[place]
+
+    def entry(self, index: int) -> str:
+        """The name of an entry, told without reading it."""
+        source, place = self._find(index)
+        return source.entry(place)
+
+    def _find(self, index: int) -> tuple[Source, int]:
+        for source in self._sources:
+            if index < len(source):
+                return source, index
+            index -= len(source)
+        raise IndexError(f"{self.name} has {len(self)} entries")
+
+
+class Selected(Source):
+    """Some entries of a source."""
+
+    def __init__(self, source: Source, places: Sequence[int]):
+        """Takes their places in it."""
+        self._source, self._places = source, tuple(places)
+        self.name = source.name
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._source[self._places[index]]
+
+    def entry(self, index: int) -> str:
+        """The name of an entry, told without reading it."""
+        return self._source.entry(self._places[index])

@@ -27,8 +27,8 @@ def draw_polygon(canvas: UInt8[np.ndarray, "H W"], points: Sequence[Sequence[flo
         corners = np.clip(corners, -30_000, 30_000).astype(np.int32)[None]
     except (TypeError, ValueError) as error:
         raise DataError(f"expected a polygon as points [x, y], got {str(points)[:60]}") from error
-    cv2.polylines(canvas, corners, isClosed=True, color=value, thickness=1)
-    cv2.fillPoly(canvas, corners, color=value)
+    cv2.polylines(canvas, [corners[0]], isClosed=True, color=value, thickness=1)
+    cv2.fillPoly(canvas, [corners[0]], color=value)
 
 
 def coco_mask(segmentation: Any, height: int, width: int) -> UInt8[np.ndarray, "H W"]:

@@ -75,6 +75,18 @@ class Tokenizer:
             )
         return cls(model, added)
 
+    @staticmethod
+    def num_pieces(model: bytes) -> int:
+        """How many pieces a SentencePiece model has.
+
+        Raises:
+            CheckpointError: it is no such model.
+        """
+        try:
+            return sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
+        except RuntimeError as error:
+            raise CheckpointError(f"{_MODEL_FILE} is no SentencePiece model; get a whole copy of it") from error
+
     def save(self, folder: Path) -> None:
         """Writes the two files that `load` reads."""
         write_atomic(folder / _MODEL_FILE, self._model)

@@ -14,13 +14,15 @@ from typing import Any, cast
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import enable_progress_bars
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers.utils import logging
 
 from lisaseg.config import LoadOptions
-from lisaseg.errors import CheckpointError
-from lisaseg.files import is_folder, make_folder, write_atomic
+from lisaseg.errors import CheckpointError, OutputError
+from lisaseg.files import is_folder, make_folder
 from lisaseg.language.tokenizer import Tokenizer
+from lisaseg.model.adapters import apply_adapter
 from lisaseg.model.configuration import LisaConfig
 from lisaseg.model.devices import choose_device
 from lisaseg.model.hub import find_model, full_name
@@ -55,7 +57,7 @@ def open_checkpoint(name: str, *, vision_tower: str | None = None, with_weights:
         CheckpointError: it cannot be found or read, or is no LISA model.
     """
     folder = find_model(name, with_weights=with_weights)
-    record = _read_record(folder)
+    record = read_record(folder)
     kind = record.get("model_type", "nameless")
     if kind not in (LisaConfig.model_type, "llava"):
         raise CheckpointError(f"{folder} is a {kind!r} model; expected a LISA checkpoint (lisaseg or llava)")
@@ -63,12 +65,12 @@ def open_checkpoint(name: str, *, vision_tower: str | None = None, with_weights:
     if kind == LisaConfig.model_type:
         if vision_tower is not None:
             raise CheckpointError(f"{folder} holds its own vision tower; --vision-tower is for published checkpoints")
-        config = _checked(folder, LisaConfig.from_dict, record)
+        config = check_config(folder, LisaConfig.from_dict, record)
         processor = Processor.load(folder, config)
     else:
         refuse_lookalikes(folder, record, weights)
-        tower = _find_tower(folder, record, vision_tower, with_weights=with_weights)
-        config = _checked(folder, lambda record: read_official_config(folder, record, _read_record(tower)), record)
+        tower = find_tower(folder, record, vision_tower, with_weights=with_weights)
+        config = check_config(folder, lambda record: read_official_config(folder, record, read_record(tower)), record)
         config.model_name = full_name(name)
         side = cast(int, config.vision.image_size)
         processor = Processor(config, Tokenizer.load(folder), clip_images(tower, side))
@@ -87,7 +89,7 @@ def load_model(name: str, options: LoadOptions) -> tuple[Lisa, Processor]:
     Raises:
         CheckpointError: it cannot be found or read, or its weights do not fit its configuration.
         DeviceError: the device is not to be had, or has too little memory, or cannot quantise.
-        MissingExtraError: quantisation is asked for without bitsandbytes.
+        MissingExtraError: quantisation is asked for without bitsandbytes, or an adapter without PEFT.
     """
     device, dtype = choose_device(options)
     quantization = quantization_config(options, device, dtype)
@@ -95,6 +97,8 @@ def load_model(name: str, options: LoadOptions) -> tuple[Lisa, Processor]:
     refuse_what_cannot_fit(checkpoint.config, device, dtype, options)
     with telling_out_of_memory(device):
         lisa = _fill(checkpoint, device, dtype, quantization)
+        if options.adapter is not None:
+            apply_adapter(lisa, options.adapter, merge=options.quantize is None)
     if options.parity:
         lisa.segmenter.shared_image_embedding.to(dtype)
     return lisa, checkpoint.processor
@@ -111,7 +115,8 @@ def quieten_libraries(*, keep_downloads: bool, keep_loading: bool = False) -> No
         enable_progress_bars()
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
+    """The config.json of a folder, or CheckpointError."""
     path = folder / "config.json"
     try:
         record = json.loads(path.read_text("utf-8"))
@@ -124,7 +129,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _checked(folder: Path, read: Callable[[dict[str, Any]], LisaConfig], record: dict[str, Any]) -> LisaConfig:
+def check_config(folder: Path, read: Callable[[dict[str, Any]], LisaConfig], record: dict[str, Any]) -> LisaConfig:
     """A configuration that makes a network, or an error that names the file."""
     path = folder / "config.json"
     try:
@@ -138,7 +143,7 @@ def _checked(folder: Path, read: Callable[[dict[str, Any]], LisaConfig], record:
     return config
 
 
-def _find_tower(folder: Path, record: dict[str, Any], asked: str | None, *, with_weights: bool) -> Path:
+def find_tower(folder: Path, record: dict[str, Any], asked: str | None, *, with_weights: bool) -> Path:
     """CLIP's folder: the one asked for, else what config.json names, in the checkpoint, elsewhere, or on the hub."""
     named = asked or record.get("vision_tower") or record.get("mm_vision_tower")
     if not isinstance(named, str):
@@ -208,11 +213,18 @@ def _told(trouble: Any) -> str:
 
 
 def save_model(lisa: Lisa, processor: Processor, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Writes a model that `load_model` reads back, its weights in `dtype`; the model given is not changed."""
+    """Writes a model that `load_model` reads back, its weights in `dtype`; the model given is not changed.
+
+    Raises:
+        OutputError: the folder cannot be written to; no file of it is half-written.
+    """
     make_folder(folder)
     weights = {name: tensor.to(dtype) for name, tensor in lisa.state_dict().items()}
-    with tempfile.TemporaryDirectory() as room:
-        lisa.save_pretrained(room, state_dict=weights)
-        processor.save(Path(room))
-        for file in sorted(Path(room).iterdir()):
-            write_atomic(folder / file.name, file.read_bytes())
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as room:
+            lisa.save_pretrained(room, state_dict=weights)
+            processor.save(Path(room))
+            for file in sorted(Path(room).iterdir()):
+                file.replace(folder / file.name)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write the model to {folder}: {error}; choose another folder") from error

@@ -45,11 +45,38 @@ def convert(
         OutputError: the folder holds something else, or cannot be written to, or the disk is too small.
     """
     checkpoint = open_checkpoint(model, vision_tower=vision_tower)
+    source = str(checkpoint.folder.resolve())
+    write_checkpoint(checkpoint, out, source, dtype=dtype, shard_bytes=shard_bytes, progress=progress)
+
+
+def write_checkpoint(
+    checkpoint: Checkpoint,
+    out: Path,
+    source: str,
+    *,
+    dtype: Dtype | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Callable[[Sequence[int], str], Iterable[int]] = lambda shards, _: shards,
+) -> None:
+    """Writes what was understood of a model, as `convert` does.
+
+    Args:
+        checkpoint: its weights are read one shard at a time.
+        out: as for `convert`.
+        source: what it was made from; an interrupted call goes on only with the same.
+        dtype: as for `convert`.
+        shard_bytes: as for `convert`.
+        progress: as for `convert`.
+
+    Raises:
+        CheckpointError: weights and configuration do not fit each other.
+        OutputError: as for `convert`.
+    """
     check_fit(checkpoint)
     dtypes = {name: _dtype_on_disk(name, tensor, dtype) for name, tensor in checkpoint.weights.items()}
     sizes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in checkpoint.weights.items()}
     shards = _split(sizes, shard_bytes)
-    _claim(out, {"source": str(checkpoint.folder.resolve()), "dtype": dtype, "shards": shards})
+    _claim(out, {"source": source, "dtype": dtype, "shards": shards})
     paths = [out / f"model-{number + 1:05}-of-{len(shards):05}.safetensors" for number in range(len(shards))]
     missing = [number for number, path in enumerate(paths) if not path.exists()]
     _refuse_small_disk(out, sum(sizes[name] for number in missing for name in shards[number]))

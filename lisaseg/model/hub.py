@@ -52,6 +52,21 @@ def find_model(name: str, *, with_weights: bool = True) -> Path:
     return folder
 
 
+def find_adapter(name: str) -> Path:
+    """The folder of an adapter in PEFT's format: a local one, or one of the hub.
+
+    Raises:
+        CheckpointError: there is none, or the hub cannot be reached and nothing is cached.
+    """
+    if not is_folder(name) and (is_file(name) or name.count("/") != 1 or name.startswith((".", "/", "~"))):
+        raise CheckpointError(f"there is no adapter {name}: expected a folder that `lisaseg train` wrote, or a hub id")
+    folder = Path(name) if is_folder(name) else _fetch(name, ["adapter_config.json", "adapter_model.safetensors"])
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / file).is_file():
+            raise CheckpointError(f"{name} holds no adapter: it has no {file}")
+    return folder
+
+
 def full_name(name: str) -> str:
     """What a model calls itself: the last part of its folder or hub id."""
     return Path(OFFICIAL.get(name, name)).resolve().name if is_folder(name) else OFFICIAL.get(name, name).split("/")[-1]

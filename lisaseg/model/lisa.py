@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, PreTrainedModel, SamModel
 
@@ -75,6 +75,45 @@ class Lisa(PreTrainedModel):
             self.vlm.model.set_submodule("multi_modal_projector", projector)
         self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.prompt_width))
         self.post_init()
+
+    def forward(
+        self,
+        ids: Int[Tensor, "B L"],
+        attention_mask: Int[Tensor, "B L"],
+        is_learned: Bool[Tensor, "B L"],
+        vlm_pixels: Float[Tensor, "I 3 h w"],
+        segmenter_pixels: Float[Tensor, "I 3 height width"],
+        picture_of_row: Int[Tensor, " B"],
+        seg_id: int,
+    ) -> dict[str, Tensor]:
+        """Reads whole dialogues at once, answers included, as in training (teacher-forced).
+
+        Args:
+            ids: token ids, `IMAGE_ID` at each of the picture's positions; padded on either side.
+            attention_mask: 1 where there is a token.
+            is_learned: which tokens a prediction is wanted of.
+            vlm_pixels: for the language model's encoder.
+            segmenter_pixels: for the segmenter's.
+            picture_of_row: which picture each dialogue is about.
+            seg_id: the token id of `[SEG]`.
+
+        Returns:
+            `token_logits` (T V): for each such token the logits of what stands there, in row order.
+            `mask_logits` (N h w) and `predicted_iou` (N): for each `[SEG]`, in row order.
+        """
+        pictures = self.encode(vlm_pixels, segmenter_pixels)
+        embeddings = self.embed(ids, pictures.vlm_IPD, picture_of_row)
+        states_BLD = self.read(embeddings, attention_mask, use_cache=False)
+        states_ND, rows_N = states_before(states_BLD, ids, seg_id)
+        number = len(states_ND)
+        if number == 0 and self.training:  # processes that learn together must all reach the same parameters
+            states_ND, rows_N = states_BLD[:1, 0], rows_N.new_zeros(1)
+        masks, predicted_iou = self.draw(states_ND, pictures.segmenter_ICHW, picture_of_row[rows_N])
+        return {
+            "token_logits": self.vlm.lm_head(states_BLD[:, :-1][is_learned[:, 1:]]),
+            "mask_logits": masks[:number],
+            "predicted_iou": predicted_iou[:number],
+        }
 
     def encode(
         self, vlm_pixels: Float[Tensor, "I 3 h w"], segmenter_pixels: Float[Tensor, "I 3 height width"]

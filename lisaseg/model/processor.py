@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
-from transformers import CLIPImageProcessorPil, SamImageProcessorPil
+from transformers import CLIPImageProcessorPil
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from lisaseg.errors import CheckpointError, InstructionError
 from lisaseg.language.prompts import IMAGE_MARKER, get_template, render
@@ -66,10 +68,7 @@ class Processor:
         self.tokenizer = tokenizer
         self.vlm_images = vlm_images
         self.template = get_template(config.template)
-        side = self.segmenter_side = config.segmenter_side
-        self.segmenter_images = SamImageProcessorPil(
-            size={"longest_edge": side}, pad_size={"height": side, "width": side}
-        )
+        self.segmenter_side = config.segmenter_side
 
     @classmethod
     def load(cls, folder: Path, config: LisaConfig) -> "Processor":
@@ -124,14 +123,25 @@ class Processor:
 
     def pixels(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Pixels:
         """What both encoders read of some pictures."""
+        sizes = tuple(map(self.size, images))
+        squares = torch.stack([self.square(image) for image in images])
+        return Pixels(vlm=self.vlm_pixels(images), segmenter=normalize_squares(squares, sizes), sizes=sizes)
+
+    def vlm_pixels(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Float32[Tensor, "I 3 h w"]:
+        """What the language model's encoder reads of some pictures."""
         seen = [_not_vanishing(image, self.segmenter_side) for image in images]
-        vlm = self.vlm_images(seen, input_data_format="channels_last", return_tensors="pt")
-        segmenter = self.segmenter_images(seen, input_data_format="channels_last", return_tensors="pt")
-        return Pixels(
-            vlm=vlm["pixel_values"].float(),
-            segmenter=segmenter["pixel_values"].float(),
-            sizes=tuple(map(self.size, images)),
-        )
+        return self.vlm_images(seen, input_data_format="channels_last", return_tensors="pt")["pixel_values"].float()
+
+    def square(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[Tensor, "side side 3"]:
+        """A picture at the segmenter's size, in the top left of its square; `normalize_squares` does the rest.
+
+        In whole bytes, so that little has to travel where pictures are made ready in other processes.
+        """
+        height, width = self.size(image).resized
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        square = np.zeros((self.segmenter_side, self.segmenter_side, 3), np.uint8)
+        square[:height, :width] = resized
+        return torch.from_numpy(square)
 
     def size(self, image: UInt8[np.ndarray, "_ _ 3"]) -> ImageSize:
         """How large a picture is, and how large the segmenter sees it: its longer side fills the square."""
@@ -146,6 +156,22 @@ class Processor:
         height, width = size.resized
         square = interpolate(logits_Nhw[:, None].float(), (side, side), mode="bilinear", align_corners=False)
         return interpolate(square[..., :height, :width], size.original, mode="bilinear", align_corners=False)[:, 0]
+
+
+def normalize_squares(
+    squares_ISS3: UInt8[Tensor, "I side side 3"], sizes: Sequence[ImageSize]
+) -> Float32[Tensor, "I 3 side side"]:
+    """What the segmenter reads: SAM's means and deviations, and zeros beside the picture, as SAM was trained."""
+    mean, deviation = (
+        torch.tensor(values, device=squares_ISS3.device)[:, None, None] * 255
+        for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    )
+    pixels = torch.zeros_like(squares_ISS3.permute(0, 3, 1, 2), dtype=torch.float32)
+    for place, size in enumerate(sizes):
+        height, width = size.resized
+        inside = squares_ISS3[place, :height, :width].permute(2, 0, 1)
+        pixels[place, :, :height, :width] = (inside - mean) / deviation
+    return pixels
 
 
 def _not_vanishing(image: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "height width 3"]:

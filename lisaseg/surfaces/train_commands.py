@@ -1,13 +1,22 @@
 """`lisaseg train ...`: training from nothing, and on one's own data."""
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
-from lisaseg.config import ClickRecipe, NanoRecipe, RunOptions
+from lisaseg.config import RECIPES, ClickRecipe, Dtype, LisaRecipe, NanoRecipe, RunOptions, TrainOptions
+from lisaseg.surfaces import terminal
 from lisaseg.surfaces.commands import DONE, app, require_extra
+
+if TYPE_CHECKING:
+    from lisaseg.training.plan import Plan
 
 train = SubcommandApp()
 app.command(train, name="train", help="Train a model.")
@@ -46,11 +55,160 @@ class TrainClicksCommand:
         return tell_model(lambda: train_clicks(self.recipe, self.run))
 
 
-def tell_model(train_model: Callable[[], Path]) -> int:
-    """Trains, and says where the model lies, or what to do after an interrupt."""
+@dataclass(frozen=True, kw_only=True)
+class TrainLisaCommand:
+    """What all recipes for LISA models share."""
+
+    run: TrainOptions
+    model: str
+    """The model that learns: `nano`, `lisa-7b`, a folder, or a hub id."""
+    data: tuple[str, ...] = ()
+    """What it learns from: folders or files of one's own, or published data by name, such as reasonseg/train; by
+    default the paper's mixture of what lies in --data-root."""
+    recipe: LisaRecipe = field(default_factory=LisaRecipe)
+    name: ClassVar[str]
+
+    def execute(self) -> int:
+        """Trains, or says what would be trained."""
+        require_extra("train", ("peft", *self.run.track))
+        from lisaseg.model.checkpoints import quieten_libraries
+        from lisaseg.training.finetune import train_lisa
+        from lisaseg.training.plan import Plan
+
+        quieten_libraries(keep_downloads=sys.stderr.isatty(), keep_loading=sys.stderr.isatty())
+        with _going_on_later():
+            done = train_lisa(self.name, self.recipe, self.model, self.data, self.run, terminal.note)
+        if isinstance(done, Plan):
+            _show_plan(done)
+        elif os.environ.get("RANK", "0") == "0":
+            try_it = f"lisaseg segment IMAGE INSTRUCTION --model {self.model} --adapter {done}"
+            print(f"What was learned is in {done}; try it: {try_it}")
+        return DONE
+
+
+@train.command(name="finetune")
+@dataclass(frozen=True, kw_only=True)
+class FinetuneCommand(TrainLisaCommand):
+    """Train a LISA model further on one's own data; its projection and mask decoder start from what they know. After an
+    interrupt, the same command goes on from the last checkpoint."""
+
+    recipe: LisaRecipe = RECIPES["finetune"]
+    name = "finetune"
+
+
+@train.command(name="qlora")
+@dataclass(frozen=True, kw_only=True)
+class QloraCommand(TrainLisaCommand):
+    """The same with the language model kept in 4 bits, in a third of the memory."""
+
+    recipe: LisaRecipe = RECIPES["qlora"]
+    name = "qlora"
+
+
+@train.command(name="lisa-7b")
+@dataclass(frozen=True, kw_only=True)
+class Lisa7bCommand(TrainLisaCommand):
+    """Train LISA-7B as in the paper, on its mixture of published data; `lisaseg assemble` makes the model to start
+    from."""
+
+    recipe: LisaRecipe = RECIPES["lisa-7b"]
+    name = "lisa-7b"
+
+
+@train.command(name="lisa-13b")
+@dataclass(frozen=True, kw_only=True)
+class Lisa13bCommand(TrainLisaCommand):
+    """Train LISA-13B as in the paper, on its mixture of published data; `lisaseg assemble` makes the model to start
+    from."""
+
+    recipe: LisaRecipe = RECIPES["lisa-13b"]
+    name = "lisa-13b"
+
+
+@app.command(name="merge")
+@dataclass(frozen=True, kw_only=True)
+class MergeCommand:
+    """Write a model with an adapter merged into it; or one from the weights of the original's own training."""
+
+    adapter: Annotated[Positional[str], arg(metavar="ADAPTER")]
+    """What `lisaseg train` left in `adapter/`, a hub id, or a pytorch_model.bin of DeepSpeed's zero_to_fp32."""
+    base: str
+    """The model that was trained."""
+    out: Path
+    """Folder for the merged model, empty or not there."""
+    dtype: Dtype = "fp16"
+    """Precision of the weights."""
+    lora_alpha: int = LisaRecipe.lora_alpha
+    """Strength of the changes in a pytorch_model.bin, which does not say it."""
+
+    def execute(self) -> int:
+        """Merges, and says where the model lies."""
+        require_extra("train", ("peft",))
+        from lisaseg.model.checkpoints import quieten_libraries
+        from lisaseg.model.merge import merge
+
+        quieten_libraries(keep_downloads=sys.stderr.isatty())
+        merge(self.adapter, self.base, self.out, dtype=self.dtype, lora_alpha=self.lora_alpha)
+        print(f"The model is in {self.out}; try it: lisaseg segment IMAGE INSTRUCTION --model {self.out}")
+        return DONE
+
+
+@app.command(name="assemble")
+@dataclass(frozen=True, kw_only=True)
+class AssembleCommand:
+    """Put together the model that a LISA starts from: LLaVA, SAM and CLIP, with a new `[SEG]` and projection."""
+
+    llava: Annotated[Positional[str], arg(metavar="LLAVA")]
+    """LLaVA v1: a folder or hub id."""
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """Folder for the model, empty or not there."""
+    sam: Path
+    """SAM's sam_vit_h_4b8939.pth."""
+    vision_tower: str | None = None
+    """CLIP, a folder or hub id, instead of the one that LLaVA's config.json names."""
+    dtype: Dtype = "bf16"
+    """Precision of the weights; SAM's and the new ones are kept in fp32."""
+    seed: int = 0
+    """Decides the new weights."""
+
+    def execute(self) -> int:
+        """Assembles, and says what to do with it."""
+        from lisaseg.model.assemble import assemble
+        from lisaseg.model.checkpoints import quieten_libraries
+
+        quieten_libraries(keep_downloads=sys.stderr.isatty())
+        assemble(self.llava, self.sam, self.out, vision_tower=self.vision_tower, dtype=self.dtype, seed=self.seed)
+        print(
+            f"The model is in {self.out}; train it: lisaseg train lisa-7b --model {self.out} --data-root DIR --out RUN"
+        )
+        return DONE
+
+
+def _show_plan(plan: "Plan") -> None:
+    """What is trained and what it takes."""
+    for part, count in plan.trained.items():
+        terminal.OUT.print(f"  {part:<16}{count:>14,} parameters are trained")
+    terminal.OUT.print(f"  {'the rest':<16}{plan.frozen:>14,} parameters stay as they are")
+    pictures = "the paper's mixture" if plan.pictures is None else f"{plan.pictures:,} pictures"
+    terminal.OUT.print(f"  learns from {pictures}; {plan.held_out:,} pictures are held out to choose the best by")
+    total = plan.weight_bytes + plan.training_bytes
+    terminal.OUT.print(
+        f"  memory on {plan.device}: weights {plan.weight_bytes / 1e9:.2f} GB, gradients and optimiser "
+        f"{plan.training_bytes / 1e9:.2f} GB, together {total / 1e9:.2f} GB and what the batch takes"
+    )
+
+
+@contextmanager
+def _going_on_later() -> Generator[None, None, None]:
     try:
-        folder = train_model()
+        yield
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt("the same command goes on from the last checkpoint") from interrupt
+
+
+def tell_model(train_model: Callable[[], Path]) -> int:
+    """Trains, and says where the model lies, or what to do after an interrupt."""
+    with _going_on_later():
+        folder = train_model()
     print(f"The model is in {folder}; try it: lisaseg segment IMAGE INSTRUCTION --model {folder}")
     return DONE

@@ -1,12 +1,13 @@
 """What every training shares: a network with its losses, and `transformers.Trainer` as lisaseg uses it."""
 
+import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from lisaseg.config import LoadOptions, RunOptions
 from lisaseg.model.devices import choose_device
@@ -83,8 +84,23 @@ def arguments(run: RunOptions, **recipe: Any) -> TrainingArguments:
 
 def train(trainer: Trainer, run: RunOptions) -> None:
     """Trains, or goes on where an interrupted run of the same folder stopped."""
-    checkpoints = run.out / "checkpoints"
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(run.out / "checkpoints"))
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end: the trainer's state comes last."""
+    numbered = {
+        int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit()
+    }
+    whole = [path for _, path in sorted(numbered.items()) if _is_whole(path)]
+    return str(whole[-1]) if whole else None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        return "global_step" in json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def _drop_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:

@@ -21,20 +21,43 @@ def answer_loss(
 
 
 def bce_loss(logits_NHW: Float[Tensor, "N H W"], targets_NHW: Float[Tensor, "N H W"]) -> Float[Tensor, ""]:
-    """Binary cross entropy, averaged over the pixels of a mask and then over masks; 0 for no masks."""
-    per_pixel = binary_cross_entropy_with_logits(logits_NHW.float(), targets_NHW, reduction="none")
-    return per_pixel.flatten(1).mean(dim=1).sum() / (len(logits_NHW) + 1e-8)
+    """Mean binary cross entropy of pixels, averaged over masks; 0 for none."""
+    return bce_of_masks(logits_NHW, targets_NHW).sum() / (len(logits_NHW) + 1e-8)
 
 
-def dice_loss(
-    logits_NHW: Float[Tensor, "N H W"], targets_NHW: Float[Tensor, "N H W"], scale: float = 1000, epsilon: float = 1e-6
-) -> Float[Tensor, ""]:
-    """One minus the dice coefficient, averaged over masks; 0 for none. Sums are scaled as in the original."""
-    probabilities = logits_NHW.float().sigmoid().flatten(1)
-    targets = targets_NHW.flatten(1)
+def dice_loss(logits_NHW: Float[Tensor, "N H W"], targets_NHW: Float[Tensor, "N H W"]) -> Float[Tensor, ""]:
+    """One minus the dice coefficient, averaged over masks; 0 for none."""
+    return dice_of_masks(logits_NHW, targets_NHW).sum() / (len(logits_NHW) + 1e-8)
+
+
+def bce_of_masks(
+    logits_NHW: Float[Tensor, "N H W"],
+    targets_NHW: Float[Tensor, "N H W"],
+    counted_NHW: Float[Tensor, "N H W"] | None = None,
+) -> Float[Tensor, " N"]:
+    """Mean binary cross entropy of each mask's pixels, or of those that count (1; others 0)."""
+    per_pixel = binary_cross_entropy_with_logits(logits_NHW.float(), targets_NHW, reduction="none").flatten(1)
+    if counted_NHW is None:
+        return per_pixel.mean(dim=1)
+    counted = counted_NHW.flatten(1)
+    return (per_pixel * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
+
+
+def dice_of_masks(
+    logits_NHW: Float[Tensor, "N H W"],
+    targets_NHW: Float[Tensor, "N H W"],
+    counted_NHW: Float[Tensor, "N H W"] | None = None,
+    scale: float = 1000,
+    epsilon: float = 1e-6,
+) -> Float[Tensor, " N"]:
+    """One minus the dice coefficient of each mask. Sums are scaled as in the original."""
+    probabilities = logits_NHW.float().sigmoid()
+    if counted_NHW is not None:
+        probabilities = probabilities * counted_NHW
+    probabilities, targets = probabilities.flatten(1), targets_NHW.flatten(1)
     overlap = 2 * (probabilities / scale * targets).sum(dim=1)
     total = (probabilities / scale).sum(dim=1) + (targets / scale).sum(dim=1)
-    return (1 - (overlap + epsilon) / (total + epsilon)).sum() / (len(logits_NHW) + 1e-8)
+    return 1 - (overlap + epsilon) / (total + epsilon)
 
 
 def predicted_iou_loss(

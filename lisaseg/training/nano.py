@@ -29,6 +29,7 @@ from lisaseg.model.configuration import LisaConfig
 from lisaseg.model.lisa import Lisa, Pictures, states_before
 from lisaseg.model.processor import Processor
 from lisaseg.training.learner import LisaLearner, LossTrainer, arguments, train, weighed
+from lisaseg.training.lessons import labelled
 from lisaseg.training.losses import IGNORE_LABEL, answer_loss, bce_loss, dice_loss, predicted_iou_loss
 from lisaseg.training.recipes import nano_config, nano_images, train_tokenizer
 
@@ -82,17 +83,6 @@ class SceneLessons(Dataset):
             scene=scene, vocabulary=self.vocabulary, known=self.recipe.concepts, strangers=strangers, rng=rng
         )
         return write_dialogue(narrator, self.recipe.turns)
-
-
-def labelled(processor: Processor, turns: Sequence[tuple[str, str]]) -> tuple[list[int], list[int]]:
-    """Token ids of a dialogue and their labels: the answers with their end marks are learned, the rest is not."""
-    ids = processor.encode(turns)
-    labels = [IGNORE_LABEL] * len(ids)
-    for number in range(len(turns)):
-        start = len(processor.encode([*turns[:number], (turns[number][0], None)]))
-        end = len(processor.encode(turns[: number + 1]))
-        labels[start:end] = ids[start:end]
-    return ids, labels
 
 
 def concept_maps(scene: Scene, concepts: Sequence[str], config: LisaConfig) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from lisaseg.errors import DataError
 from lisaseg.language.prompts import SEG_TOKEN
 from lisaseg.model.processor import Processor
 from lisaseg.segmenter import Segmenter
+from lisaseg.training.lessons import labelled
 from lisaseg.training.losses import IGNORE_LABEL
-from lisaseg.training.nano import NanoLearner, SceneLessons, build, collate, concept_maps, labelled, train_nano
+from lisaseg.training.nano import NanoLearner, SceneLessons, build, collate, concept_maps, train_nano
 
 WORLD = ("dog", "cat", "cup", "car")
 
