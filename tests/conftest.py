@@ -129,6 +129,12 @@ GOLDEN_CHECKPOINT = Path(__file__).parent / "golden" / "llava_v1" / "checkpoint"
 
 
 @pytest.fixture
+def golden_checkpoint() -> Path:
+    """That checkpoint itself, not to be changed."""
+    return GOLDEN_CHECKPOINT
+
+
+@pytest.fixture
 def published(tmp_path: Path) -> Path:
     """A copy of it that a test may damage."""
     return Path(shutil.copytree(GOLDEN_CHECKPOINT, tmp_path / "published"))

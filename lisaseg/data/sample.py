@@ -23,6 +23,8 @@ class Exchange:
     """One question and its answer, or what they are to be worded from."""
 
     text: str
+    also: tuple[str, ...] = ()
+    """Other words for the same; a lesson takes any, a measurement `text`."""
     kind: Kind = "said"
     answer: str | None = None
     """Word for word, with a `[SEG]` for each mask; None where templates word it."""
@@ -65,6 +67,15 @@ class Sample:
     dialogues: tuple[Dialogue, ...]
     masks: Masks = field(default_factory=Masks)
     """Each as large as the picture."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lesson:
+    """A sample to learn from, its dialogues worded, and what had to be passed over to find it."""
+
+    sample: Sample
+    skipped: tuple[str, ...] = ()
+    """Each with its name and why."""
 
 
 class Source(Dataset[Sample], ABC):

@@ -1,6 +1,9 @@
 """Adapters: what a training changed of a model, in PEFT's format, laid over the model or merged into it."""
 
 import importlib.util
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -50,7 +53,8 @@ def add_adapter(lisa: Lisa, recipe: LisaRecipe, base: str) -> "PeftModel":
         modules_to_save=[module for part in recipe.parts for module in MODULES[part]],
     )
     lisa.name_or_path = base
-    learner = cast("PeftModel", get_peft_model(cast(Any, lisa), config))
+    with _without_warnings():
+        learner = cast("PeftModel", get_peft_model(cast(Any, lisa), config))
     for parameter in learner.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -77,8 +81,9 @@ def apply_adapter(lisa: Lisa, adapter: str, *, merge: bool = True) -> None:
     folder = find_adapter(adapter)
     dtypes = {name: parameter.dtype for name, parameter in lisa.named_parameters()}
     try:
-        learned = PeftModel.from_pretrained(cast(Any, lisa), str(folder))
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+        with _without_warnings():
+            learned = PeftModel.from_pretrained(cast(Any, lisa), str(folder))
+    except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError, UserWarning) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
             f"the adapter {adapter} cannot be laid over {lisa.config.model_name}: {reason}"
@@ -91,6 +96,15 @@ def apply_adapter(lisa: Lisa, adapter: str, *, merge: bool = True) -> None:
         if own in dtypes:  # trained in fp32, used in the precision of the rest
             parameter.data = parameter.data.to(dtypes[own])
     lisa.eval()
+
+
+@contextmanager
+def _without_warnings() -> Generator[None]:
+    """PEFT asks networks by names that transformers is about to drop."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("error", "Found missing adapter keys")  # it is of a smaller model
+        yield
 
 
 def _require_peft() -> None:

@@ -61,7 +61,7 @@ def merge(
 
 
 def merge_weights(
-    checkpoint: Checkpoint, learned: Mapping[str, Tensor], alpha: float, adapter: str
+    checkpoint: Checkpoint, learned: Mapping[str, Tensor], alpha: int | float, adapter: str
 ) -> dict[str, Tensor]:
     """The weights of a model with those that were trained whole replaced, and low-rank changes added; both in fp32.
 
@@ -99,7 +99,7 @@ def _plain(name: str) -> str:
     return name
 
 
-def _peft(folder: Path) -> tuple[dict[str, Tensor], float]:
+def _peft(folder: Path) -> tuple[dict[str, Tensor], int | float]:
     """What was learned, by the names of our network, and LoRA's alpha."""
     try:
         config = json.loads((folder / "adapter_config.json").read_text("utf-8"))

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lisaseg.data.mixture import Lesson
-from lisaseg.data.sample import Dialogue, Sample
+from lisaseg.data.sample import Dialogue, Lesson, Sample
 from lisaseg.errors import DataError, InstructionError
 from lisaseg.language.prompts import SEG_TOKEN
 from lisaseg.model.processor import ImageSize, Processor
