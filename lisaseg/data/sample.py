@@ -38,7 +38,7 @@ Dialogue = tuple[Exchange, ...]
 """What is said about one picture, in order."""
 
 
-class Masks(Sequence[np.ndarray]):
+class Masks(Sequence):  # not Sequence[np.ndarray]: tests check annotations, and would draw masks to look at them
     """Masks that are drawn when they are asked for: a picture may have dozens, and a lesson takes three."""
 
     def __init__(self, makers: Sequence[Callable[[], Mask]] = ()):

@@ -1,6 +1,5 @@
 """Masks from what people draw: labelme's polygons as LISA's data was drawn, and COCO's polygons and run lengths."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -12,7 +11,7 @@ from lisaseg.errors import DataError
 from lisaseg.images.masks import from_rle
 
 
-def draw_polygon(canvas: UInt8[np.ndarray, "H W"], points: Sequence[Sequence[float]], value: int) -> None:
+def draw_polygon(canvas: UInt8[np.ndarray, "H W"], points: Any, value: int) -> None:
     """Fills a polygon of (x, y) pixels into a mask, its outline included, as ReasonSeg's own code does.
 
     Coordinates are cut to whole pixels; what lies outside the picture is left out.

@@ -77,3 +77,43 @@ def render(template: Template, turns: Sequence[tuple[str, str | None]]) -> str:
         if answer is not None:
             text += f"{template.answer_prefix}{answer}{template.answer_suffix}"
     return text
+
+
+SHORT_QUESTIONS = (
+    "Can you segment the {phrase} in this image?",
+    "Please segment the {phrase} in this image.",
+    "What is {phrase} in this image? Please respond with segmentation mask.",
+    "What is {phrase} in this image? Please output segmentation mask.",
+)
+"""How LISA was asked for what a phrase names, in lower case."""
+LONG_QUESTIONS = (
+    "{sentence} Please respond with segmentation mask.",
+    "{sentence} Please output segmentation mask.",
+)
+"""How LISA was asked for what a whole sentence means."""
+EXPLANATORY_REQUESTS = (
+    "Please output segmentation mask and explain why.",
+    "Please output segmentation mask and explain the reason.",
+    "Please output segmentation mask and give some explanation.",
+)
+"""What follows a request where the answer is to be explained."""
+ANSWERS = (
+    f"It is {SEG_TOKEN}.",
+    f"Sure, {SEG_TOKEN}.",
+    f"Sure, it is {SEG_TOKEN}.",
+    f"Sure, the segmentation result is {SEG_TOKEN}.",
+    f"{SEG_TOKEN}.",
+)
+"""How LISA was taught to answer."""
+ABSENT_ANSWER = "There is no such thing in this image."
+"""An answer without a mask; the original never gives one."""
+VALIDATION_ANSWER = f"{SEG_TOKEN}."
+"""The answer that the original's measurements put into the model's mouth."""
+
+
+def validation_question(text: str, *, is_sentence: bool) -> str:
+    """The question of the original's measurements, which always ask the same way.
+
+    The original has one more space before it, which its tokenizer drops.
+    """
+    return f"{text if is_sentence else f'What is {text} in this image?'} Please output segmentation mask."

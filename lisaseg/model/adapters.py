@@ -58,7 +58,8 @@ def add_adapter(lisa: Lisa, recipe: LisaRecipe, base: str) -> "PeftModel":
     for parameter in learner.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    learner.save_pretrained = partial(learner.save_pretrained, save_embedding_layers=False)  # they are parts, or frozen
+    without_embeddings = partial(learner.save_pretrained, save_embedding_layers=False)  # they are parts, or frozen
+    cast(Any, learner).save_pretrained = without_embeddings
     return learner
 
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ def assemble(
     checkpoint = Checkpoint(
         folder=folder,
         config=config,
-        processor=Processor(config, tokenizer, clip_images(tower, int(config.vision.image_size))),
+        processor=Processor(config, tokenizer, clip_images(tower, cast(int, config.vision.image_size))),
         weights={**rename(weights), **rename_clip(open_weights(tower))},
     )
     write_checkpoint(checkpoint, out, f"{folder.resolve()} and {sam.resolve()}, seed {seed}", dtype=dtype)

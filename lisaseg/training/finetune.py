@@ -4,30 +4,27 @@ import json
 import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, TrainingArguments
 
 from lisaseg.config import Dtype, LisaRecipe, LoadOptions, TrainOptions
-from lisaseg.data.mixture import Stream, paper_mixture
-from lisaseg.data.opening import open_source
-from lisaseg.data.sample import Exchange, Joined, Masks, Sample, Selected, Source
-from lisaseg.errors import DataError, ImageError, OutputError
+from lisaseg.data.sample import Source
+from lisaseg.errors import OutputError
 from lisaseg.files import make_folder, write_atomic
-from lisaseg.language.prompts import VALIDATION_ANSWER, validation_question
 from lisaseg.model.adapters import add_adapter
 from lisaseg.model.checkpoints import load_model, save_model
 from lisaseg.model.devices import DTYPES, choose_device
 from lisaseg.model.lisa import Lisa
 from lisaseg.model.processor import Processor
 from lisaseg.training.learner import last_whole_checkpoint
-from lisaseg.training.lessons import Lessons, Worded, collate
+from lisaseg.training.lessons import Lessons, collate
+from lisaseg.training.material import forced, gather
 from lisaseg.training.plan import Plan, plan
 from lisaseg.training.trainer import LisaTrainer, steps_between_logs
 
@@ -42,9 +39,10 @@ def train_lisa(
     name: str,
     recipe: LisaRecipe,
     model: str,
-    data: Sequence[str],
+    data: Sequence[str | Source],
     run: TrainOptions,
     tell: Callable[[str], None] = lambda line: None,
+    held_out: Source | None = None,
 ) -> Path | Plan:
     """Trains, or goes on where an interrupted run of the same folder stopped.
 
@@ -52,9 +50,10 @@ def train_lisa(
         name: the recipe's, for the record.
         recipe: what is learned, and how.
         model: what `Segmenter.load` takes.
-        data: names or paths of data; none means the paper's mixture of what lies in `run.data_root`.
+        data: names or paths of data, or sources; none means the paper's mixture of what lies in `run.data_root`.
         run: where, and what it leaves.
         tell: shows a line to the person who trains.
+        held_out: chooses the best checkpoint, in place of what `run.val` names.
 
     Returns:
         The adapter's folder; for a dry run, the plan.
@@ -67,21 +66,21 @@ def train_lisa(
         OutputError: the folder holds another run or a finished one, or cannot be written to.
         TrainingError: the loss is no number.
     """
-    root = run.data_root or (Path(os.environ["LISASEG_DATA"]) if os.environ.get("LISASEG_DATA") else None)
     record = _record(name, recipe, model, data, run)
     if not run.dry_run:
         _claim(run.out, record)
     precision = _precision(run)
     lisa, processor = load_model(model, _load_options(recipe, run, precision))
     max_tokens = min(recipe.max_tokens, processor.config.max_prompt_tokens)
-    lessons, held_out = _data(recipe, data, root, run, tell)
+    material = gather(recipe, data, run, tell, held_out)
     torch.manual_seed(recipe.seed)
     learner = add_adapter(lisa, recipe, model)
     if run.dry_run:
-        pictures = len(lessons.source) if isinstance(lessons, Stream) else None
-        return plan(learner, pictures, len(held_out) if held_out else 0)
+        return plan(learner, material.pictures, len(material.held_out or ()))
     if run.gradient_checkpointing:
-        lisa.vlm.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        body: Any = lisa.vlm.model.language_model
+        enable = getattr(body, "activation_checkpointing_enable", None) or body.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     trainer = LisaTrainer(
         recipe=recipe,
         processor=processor,
@@ -89,100 +88,27 @@ def train_lisa(
         tell=tell,
         sheets=run.out / "samples",
         model=cast(Any, learner),
-        args=_arguments(recipe, run, precision, measures=bool(held_out)),
+        args=_arguments(recipe, run, precision, measures=material.held_out is not None),
         train_dataset=Lessons(
-            source=lessons,
+            source=material.lessons,
             processor=processor,
             max_tokens=max_tokens,
             augment_seed=recipe.seed if recipe.augment else None,
             strict=run.strict,
         ),
-        eval_dataset=cast(Any, held_out) if held_out else None,
+        eval_dataset=cast(Any, material.held_out),
         data_collator=partial(collate, pad_id=processor.tokenizer.pad_id),
-        callbacks=[EarlyStoppingCallback(run.patience)] if held_out and run.patience else [],
+        callbacks=[EarlyStoppingCallback(run.patience)] if material.held_out and run.patience else [],
     )
     with _telling_full_disks(run.out):
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(run.out / "checkpoints"))
         return _finish(trainer, lisa, processor, run, precision)
 
 
-def forced(sample: Sample) -> Sample:
-    """A sample with the question of the measurement for the first wording of each thing, and the answer it expects."""
-    dialogues, masks = [], []
-    for dialogue in sample.dialogues:
-        exchange = dialogue[0]
-        if exchange.kind == "said" or not exchange.masks:
-            continue
-        question = validation_question(exchange.text, is_sentence=exchange.kind == "sentence")
-        dialogues.append((Exchange(text=question, answer=VALIDATION_ANSWER, masks=(len(masks),)),))
-        masks.append(partial(sample.masks.__getitem__, exchange.masks[0]))
-    return replace(sample, dialogues=tuple(dialogues), masks=Masks(masks))
-
-
-def held_out_of(source: Source, places: Sequence[int], tell: Callable[[str], None]) -> Selected:
-    """Pictures to measure by: those that can be read and have something to find. Reads each once."""
-    return Selected(source, [place for place in places if _is_usable(source, place, tell)])
-
-
-def _is_usable(source: Source, place: int, tell: Callable[[str], None]) -> bool:
-    try:
-        return bool(forced(source[place]).dialogues)
-    except (DataError, ImageError) as error:
-        tell(f"left out: {error}")
-        return False
-
-
-def _data(
-    recipe: LisaRecipe, data: Sequence[str], root: Path | None, run: TrainOptions, tell: Callable[[str], None]
-) -> tuple[Worded, Selected | None]:
-    """Lessons for the whole run, and what is measured by."""
-    length = recipe.steps * recipe.batch_size * recipe.accumulate * int(os.environ.get("WORLD_SIZE", "1"))
-    val = open_source(run.val, root) if run.val else None
-    if not data:
-        if root is None:
-            raise DataError(
-                "this recipe learns from published data: give its folder with --data-root or in $LISASEG_DATA"
-            )
-        lessons: Worded = paper_mixture(
-            root,
-            seed=recipe.seed,
-            length=length,
-            rates=recipe.rates,
-            explanatory=recipe.explanatory,
-            most=recipe.dialogues,
-        )
-        return lessons, _held_out(val, recipe, run, tell)
-    sources = [open_source(name, root) for name in data]
-    everything = sources[0] if len(sources) == 1 else Joined(sources)
-    order = np.random.default_rng([recipe.seed, 1]).permutation(len(everything)).tolist()
-    number = min(round(run.val_share * len(order)), run.val_limit) if val is None else 0
-    kept = Selected(everything, sorted(order[number:]))
-    if not len(kept):
-        raise DataError(f"there is nothing to learn from in {', '.join(data)}")
-    lessons = Stream(
-        kept, seed=recipe.seed, length=length, most=recipe.dialogues, explanatory=recipe.explanatory, strict=run.strict
-    )
-    if val is None and number:
-        return lessons, held_out_of(everything, sorted(order[:number]), tell)
-    return lessons, _held_out(val, recipe, run, tell)
-
-
-def _held_out(
-    val: Source | None, recipe: LisaRecipe, run: TrainOptions, tell: Callable[[str], None]
-) -> Selected | None:
-    if val is None:
-        return None
-    order = np.random.default_rng([recipe.seed, 2]).permutation(len(val))[: run.val_limit]
-    held_out = held_out_of(val, sorted(order.tolist()), tell)
-    if not len(held_out):
-        raise DataError(f"{run.val} has nothing to measure by: no picture with a mask can be read")
-    return held_out
-
-
 def _precision(run: TrainOptions) -> Dtype:
     """What the network computes in."""
     dtype = choose_device(LoadOptions(device=run.device, dtype=run.precision))[1]
-    return next(name for name, known in DTYPES.items() if known == dtype)
+    return cast(Dtype, next(name for name, known in DTYPES.items() if known == dtype))
 
 
 def _load_options(recipe: LisaRecipe, run: TrainOptions, precision: Dtype) -> LoadOptions:
@@ -241,11 +167,18 @@ def _arguments(recipe: LisaRecipe, run: TrainOptions, precision: Dtype, *, measu
     return settings
 
 
-def _record(name: str, recipe: LisaRecipe, model: str, data: Sequence[str], run: TrainOptions) -> dict[str, Any]:
+def _record(
+    name: str, recipe: LisaRecipe, model: str, data: Sequence[str | Source], run: TrainOptions
+) -> dict[str, Any]:
     """What makes a run the same run."""
-    chosen = {key: getattr(run, key) for key in ("val", "val_share", "val_limit", "eval_steps")}
-    root = str(run.data_root) if run.data_root else None
-    return {"recipe": name, "model": model, "data": list(data), "data_root": root, **chosen, **asdict(recipe)}
+    return {
+        "recipe": name,
+        "model": model,
+        "data": [one if isinstance(one, str) else one.name for one in data],
+        "data_root": str(run.data_root) if run.data_root else None,
+        **{key: getattr(run, key) for key in ("val", "val_share", "val_limit", "eval_steps")},
+        **asdict(recipe),
+    }
 
 
 def _claim(out: Path, record: dict[str, Any]) -> None:

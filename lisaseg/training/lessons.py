@@ -20,6 +20,8 @@ from lisaseg.training.losses import IGNORE_LABEL
 MOST_ATTEMPTS = 20
 """So many lessons in a row may be of no use before it is no accident."""
 _STRIDE = 7919
+_VIEWS = 99
+"""Keeps the chance that shows a view apart from the chance that chose its words."""
 
 
 @runtime_checkable
@@ -53,7 +55,7 @@ class Lessons(Dataset):
             skipped += lesson.skipped
             sample = lesson.sample
             if self.augment_seed is not None:
-                sample = augment(sample, np.random.default_rng([self.augment_seed, index]))
+                sample = augment(sample, np.random.default_rng([self.augment_seed, index, _VIEWS]))
             try:
                 return {**tensors(sample, self.processor, self.max_tokens), "skipped": skipped}
             except (DataError, InstructionError) as error:

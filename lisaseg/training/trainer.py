@@ -99,7 +99,9 @@ class LisaTrainer(Trainer):
         labels = inputs["labels"][:, 1:]
         learned = labels[labels != IGNORE_LABEL]
         answer = cross_entropy(outputs["token_logits"].float(), learned, reduction="sum") / tokens
-        bce, dice = [outputs["mask_logits"].float().sum() * 0], [outputs["mask_logits"].float().sum() * 0]
+        # Whatever the batch holds, every part takes part: processes that learn together wait for all gradients.
+        nothing = outputs["mask_logits"].float().sum() * 0 + outputs["predicted_iou"].float().sum() * 0
+        bce, dice = [nothing], [nothing]
         for logits, truth in self._at_their_size(outputs["mask_logits"], inputs):
             target = (truth == 1).float()
             counted = None if self.recipe.ignored_is_background else (truth != IGNORE).float()
@@ -143,7 +145,7 @@ class LisaTrainer(Trainer):
     @torch.inference_mode()
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict[str, float]:
         """gIoU and cIoU of the validation set, teacher-forced; each picture counts once, whatever the processes."""
-        self.model.eval()
+        cast(nn.Module, self.model).eval()
         samples, rank, world = cast(Any, self.eval_dataset), self.args.process_index, self.args.world_size
         overlaps: list[Overlap] = []
         shown: list[tuple[Image.Image, str]] = []
@@ -166,7 +168,7 @@ class LisaTrainer(Trainer):
     def _predict(self, sample: Sample) -> list[np.ndarray]:
         lesson = tensors(sample, self.lisa_processor, self.lisa_processor.config.max_prompt_tokens)
         batch = self._prepare_inputs(collate([lesson], self.lisa_processor.tokenizer.pad_id))
-        network = self.model_wrapped if self.args.world_size > 1 else self.model
+        network = cast(nn.Module, self.model_wrapped if self.args.world_size > 1 else self.model)
         with self.compute_loss_context_manager():
             outputs = network(**network_inputs(cast(Any, batch), self.lisa_processor.tokenizer.seg_id))
         logits = self.lisa_processor.restore(outputs["mask_logits"], _size(cast(Any, batch)["sizes"][0]))
