@@ -69,6 +69,7 @@ class Processor:
         self.vlm_images = vlm_images
         self.template = get_template(config.template)
         self.segmenter_side = config.segmenter_side
+        self._num_image_tokens = config.num_image_tokens  # a configuration takes long to ask
 
     @classmethod
     def load(cls, folder: Path, config: LisaConfig) -> "Processor":
@@ -107,7 +108,7 @@ class Processor:
         turns = [(_readable(question), answer) for question, answer in dialogue]
         ids = self.tokenizer.encode_with_image(render(self.template, turns))
         place = ids.index(IMAGE_ID)
-        ids[place : place + 1] = [IMAGE_ID] * self.config.num_image_tokens
+        ids[place : place + 1] = [IMAGE_ID] * self._num_image_tokens
         if answer is None and len(ids) > self.config.max_prompt_tokens:
             raise InstructionError(
                 f"the instruction is too long: with the picture it takes {len(ids)} tokens and this model reads "

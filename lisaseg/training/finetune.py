@@ -112,17 +112,14 @@ def _precision(run: TrainOptions) -> Dtype:
 
 
 def _load_options(recipe: LisaRecipe, run: TrainOptions, precision: Dtype) -> LoadOptions:
-    """Each process that learns loads on its own GPU; networks that are split later are loaded beside it."""
+    """Each process that learns loads on its own GPU; a network that FSDP will split is loaded beside it, in fp32:
+    what is split together must be of one dtype, and what learns is fp32."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        return LoadOptions(device="cpu", dtype="fp32")
     device = choose_device(LoadOptions(device=run.device))[0].type
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" or run.deepspeed is not None:
-        device = "cpu"
-    return LoadOptions(
-        device=device,
-        dtype="fp32" if device == "cpu" and precision == "fp16" else precision,
-        quantize="4bit" if recipe.base_in_4bit else None,
-    )
+    return LoadOptions(device=device, dtype=precision, quantize="4bit" if recipe.base_in_4bit else None)
 
 
 def _arguments(recipe: LisaRecipe, run: TrainOptions, precision: Dtype, *, measures: bool) -> TrainingArguments:

@@ -73,9 +73,8 @@ def tensors(sample: Sample, processor: Processor, max_tokens: int) -> dict[str, 
     """
     rows, places = [], []
     for dialogue in sample.dialogues:
-        kept = _fitting(dialogue, processor, max_tokens, sample.name)
-        ids, labels = labelled(processor, [(exchange.text, exchange.answer or "") for exchange in kept])
-        rows.append((ids[:max_tokens], labels[:max_tokens]))
+        kept, ids, labels = _fitting(dialogue, processor, max_tokens, sample.name)
+        rows.append((ids, labels))
         places += [place for exchange in kept for place in exchange.masks]
     masks = [torch.from_numpy(np.ascontiguousarray(sample.masks[place])) for place in places]
     said = sum(ids.count(processor.tokenizer.seg_id) for ids, _ in rows)
@@ -91,28 +90,35 @@ def tensors(sample: Sample, processor: Processor, max_tokens: int) -> dict[str, 
     }
 
 
-def _fitting(dialogue: Dialogue, processor: Processor, max_tokens: int, name: str) -> Dialogue:
-    """As many whole exchanges as fit; the first one may be cut where no `[SEG]` is lost."""
+def _fitting(
+    dialogue: Dialogue, processor: Processor, max_tokens: int, name: str
+) -> tuple[Dialogue, list[int], list[int]]:
+    """As many whole exchanges as fit, with their ids and labels; a lone one may be cut where no `[SEG]` is lost."""
     for number in range(len(dialogue), 0, -1):
         kept = dialogue[:number]
-        ids = processor.encode([(exchange.text, exchange.answer or "") for exchange in kept])
+        try:
+            ids, labels = labelled(processor, [(exchange.text, exchange.answer or "") for exchange in kept])
+        except InstructionError:  # a question that no prompt has room for
+            if number == 1:
+                raise
+            continue
         if len(ids) <= max_tokens:
-            return kept
+            return kept, ids, labels
     if processor.tokenizer.seg_id in ids[max_tokens:]:
         raise DataError(
             f"{name} is too long: with the picture it takes {len(ids)} tokens up to its {SEG_TOKEN}, and lessons have "
             f"{max_tokens} (--max-tokens)"
         )
-    return dialogue[:1]
+    return kept, ids[:max_tokens], labels[:max_tokens]
 
 
 def labelled(processor: Processor, turns: Sequence[tuple[str, str]]) -> tuple[list[int], list[int]]:
     """Token ids of a dialogue and their labels: the answers with their end marks are learned, the rest is not."""
     ids = processor.encode(turns)
     labels = [IGNORE_LABEL] * len(ids)
-    for number in range(len(turns)):
-        start = len(processor.encode([*turns[:number], (turns[number][0], None)]))
-        end = len(processor.encode(turns[: number + 1]))
+    for number, (question, _) in enumerate(turns):
+        start = len(processor.encode([*turns[:number], (question, None)]))
+        end = len(ids) if number + 1 == len(turns) else len(processor.encode(turns[: number + 1]))
         labels[start:end] = ids[start:end]
     return ids, labels
 
