@@ -31,6 +31,8 @@ from lisaseg.training.trainer import LisaTrainer, steps_between_logs
 if TYPE_CHECKING:
     from peft import PeftModel
 
+RECORD = "run.json"
+"""In the folder of a run: what makes it that run."""
 ADAPTER = "adapter"
 """Folder of a finished run that holds what it learned."""
 
@@ -68,15 +70,17 @@ def train_lisa(
     """
     record = _record(name, recipe, model, data, run)
     if not run.dry_run:
-        _claim(run.out, record)
+        _refuse_another_run(run.out, record)
+    material = gather(recipe, data, run, tell, held_out)
     precision = _precision(run)
     lisa, processor = load_model(model, _load_options(recipe, run, precision))
     max_tokens = min(recipe.max_tokens, processor.config.max_prompt_tokens)
-    material = gather(recipe, data, run, tell, held_out)
     torch.manual_seed(recipe.seed)
     learner = add_adapter(lisa, recipe, model)
     if run.dry_run:
         return plan(learner, material.pictures, len(material.held_out or ()))
+    make_folder(run.out)
+    write_atomic(run.out / RECORD, json.dumps(record, indent=2).encode())
     if run.gradient_checkpointing:
         body: Any = lisa.vlm.model.language_model
         enable = getattr(body, "activation_checkpointing_enable", None) or body.gradient_checkpointing_enable
@@ -178,25 +182,24 @@ def _record(
     }
 
 
-def _claim(out: Path, record: dict[str, Any]) -> None:
-    """Makes the folder this run's, or goes on with the same run."""
-    file, record = out / "run.json", json.loads(json.dumps(record))
+def _refuse_another_run(out: Path, record: dict[str, Any]) -> None:
+    """Raises OutputError where a folder holds anything but the beginning of the same run."""
     if (out / ADAPTER / "adapter_config.json").exists():
         raise OutputError(f"{out} holds a finished run; choose another folder with --out")
-    if file.exists():
-        try:
-            other = json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"cannot read {file}: {error}; choose another folder with --out") from error
-        differing = sorted(key for key in {*record, *other} if record.get(key) != other.get(key))
-        if differing:
-            told = ", ".join(f"{key} was {other.get(key)!r} and is {record.get(key)!r}" for key in differing[:4])
-            raise OutputError(f"{out} holds another run ({told}); choose another folder with --out")
+    file = out / RECORD
+    if not file.exists():
+        if out.exists() and any(out.iterdir()):
+            raise OutputError(f"{out} is not empty and holds no run; choose another folder with --out")
         return
-    if out.exists() and any(out.iterdir()):
-        raise OutputError(f"{out} is not empty and holds no run; choose another folder with --out")
-    make_folder(out)
-    write_atomic(file, json.dumps(record, indent=2).encode())
+    try:
+        other = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot read {file}: {error}; choose another folder with --out") from error
+    same = json.loads(json.dumps(record))
+    differing = sorted(key for key in {*same, *other} if same.get(key) != other.get(key))
+    if differing:
+        told = ", ".join(f"{key} was {other.get(key)!r} and is {same.get(key)!r}" for key in differing[:4])
+        raise OutputError(f"{out} holds another run ({told}); choose another folder with --out")
 
 
 def _finish(trainer: LisaTrainer, lisa: Lisa, processor: Processor, run: TrainOptions, precision: Dtype) -> Path:
