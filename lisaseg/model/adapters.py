@@ -1,6 +1,7 @@
 """Adapters: what a training changed of a model, in PEFT's format, laid over the model or merged into it."""
 
 import importlib.util
+import logging
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -109,5 +110,6 @@ def _without_warnings() -> Generator[None]:
 
 
 def _require_peft() -> None:
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it, and it misses a kernel nobody needs
     if importlib.util.find_spec("peft") is None:
         raise MissingExtraError("adapters need peft: pip install 'lisaseg[train]'")

@@ -6,12 +6,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
-from lisaseg.config import RECIPES, ClickRecipe, Dtype, LisaRecipe, NanoRecipe, RunOptions, TrainOptions
+from lisaseg.config import RECIPES, ClickRecipe, LisaRecipe, NanoRecipe, RunOptions, TrainOptions
 from lisaseg.surfaces import terminal
 from lisaseg.surfaces.commands import DONE, app, require_extra
 
@@ -123,65 +122,6 @@ class Lisa13bCommand(TrainLisaCommand):
 
     recipe: LisaRecipe = RECIPES["lisa-13b"]
     name = "lisa-13b"
-
-
-@app.command(name="merge")
-@dataclass(frozen=True, kw_only=True)
-class MergeCommand:
-    """Write a model with an adapter merged into it; or one from the weights of the original's own training."""
-
-    adapter: Annotated[Positional[str], arg(metavar="ADAPTER")]
-    """What `lisaseg train` left in `adapter/`, a hub id, or a pytorch_model.bin of DeepSpeed's zero_to_fp32."""
-    base: str
-    """The model that was trained."""
-    out: Path
-    """Folder for the merged model, empty or not there."""
-    dtype: Dtype = "fp16"
-    """Precision of the weights."""
-    lora_alpha: int = LisaRecipe.lora_alpha
-    """Strength of the changes in a pytorch_model.bin, which does not say it."""
-
-    def execute(self) -> int:
-        """Merges, and says where the model lies."""
-        require_extra("train", ("peft",))
-        from lisaseg.model.checkpoints import quieten_libraries
-        from lisaseg.model.merge import merge
-
-        quieten_libraries(keep_downloads=sys.stderr.isatty())
-        merge(self.adapter, self.base, self.out, dtype=self.dtype, lora_alpha=self.lora_alpha)
-        print(f"The model is in {self.out}; try it: lisaseg segment IMAGE INSTRUCTION --model {self.out}")
-        return DONE
-
-
-@app.command(name="assemble")
-@dataclass(frozen=True, kw_only=True)
-class AssembleCommand:
-    """Put together the model that a LISA starts from: LLaVA, SAM and CLIP, with a new `[SEG]` and projection."""
-
-    llava: Annotated[Positional[str], arg(metavar="LLAVA")]
-    """LLaVA v1: a folder or hub id."""
-    out: Annotated[Positional[Path], arg(metavar="OUT")]
-    """Folder for the model, empty or not there."""
-    sam: Path
-    """SAM's sam_vit_h_4b8939.pth."""
-    vision_tower: str | None = None
-    """CLIP, a folder or hub id, instead of the one that LLaVA's config.json names."""
-    dtype: Dtype = "bf16"
-    """Precision of the weights; SAM's and the new ones are kept in fp32."""
-    seed: int = 0
-    """Decides the new weights."""
-
-    def execute(self) -> int:
-        """Assembles, and says what to do with it."""
-        from lisaseg.model.assemble import assemble
-        from lisaseg.model.checkpoints import quieten_libraries
-
-        quieten_libraries(keep_downloads=sys.stderr.isatty())
-        assemble(self.llava, self.sam, self.out, vision_tower=self.vision_tower, dtype=self.dtype, seed=self.seed)
-        print(
-            f"The model is in {self.out}; train it: lisaseg train lisa-7b --model {self.out} --data-root DIR --out RUN"
-        )
-        return DONE
 
 
 def _show_plan(plan: "Plan") -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from lisaseg.config import BUNDLED, FIRST_WORLD, OFFICIAL, NanoRecipe, RunOptions
 from lisaseg.images.masks import from_rle
 from lisaseg.segmenter import Segmenter
-from lisaseg.surfaces import cli
+from lisaseg.surfaces import commands
 from lisaseg.surfaces.cli import main
 from lisaseg.surfaces.commands import DONE, FAILED, INTERRUPTED, USAGE
 
@@ -550,7 +550,7 @@ def test_train_without_a_pack_is_one_line(run: Run, monkeypatch: pytest.MonkeyPa
 
 
 def test_train_without_its_extra_says_how_to_get_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(commands.importlib.util, "find_spec", lambda name: None)
     code, _, err = run("train", "nano", "--out", "run")
     assert code == FAILED
     assert "pip install 'lisaseg[train]'" in one_line(err)
