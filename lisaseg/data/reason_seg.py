@@ -54,11 +54,7 @@ class ReasonSeg(Source):
         record = load_json(path, "utf-8-sig", "cp1252")
         image = read(picture)
         with expecting(path, "an annotation of ReasonSeg"):
-            kind: Kind = "sentence" if record["is_sentence"] else "phrase"
-            exchanges = [
-                Exchange(text=text.strip(), kind=kind, masks=(0,), explanation=self._explanations.get(picture.name))
-                for text in _texts(record["text"])
-            ]
+            exchanges = requests(record, self._explanations.get(picture.name))
             shapes = list(record["shapes"])
         return Sample(
             name=picture.name,
@@ -66,6 +62,14 @@ class ReasonSeg(Source):
             dialogues=tuple((exchange,) for exchange in exchanges),
             masks=Masks([functools.partial(draw_shapes, shapes, image.shape[0], image.shape[1])]),
         )
+
+
+def requests(record: Mapping[str, Any], explanation: str | None = None) -> list[Exchange]:
+    """The wordings of an annotation, all of its one mask."""
+    kind: Kind = "sentence" if record["is_sentence"] else "phrase"
+    return [
+        Exchange(text=text.strip(), kind=kind, masks=(0,), explanation=explanation) for text in _texts(record["text"])
+    ]
 
 
 def draw_shapes(shapes: Sequence[Mapping[str, Any]], height: int, width: int) -> Mask:

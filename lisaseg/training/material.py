@@ -10,14 +10,11 @@ import numpy as np
 
 from lisaseg.config import LisaRecipe, TrainOptions
 from lisaseg.data.mixture import Stream, paper_mixture
-from lisaseg.data.opening import open_source
+from lisaseg.data.opening import DATA_VARIABLE, data_root, open_source
 from lisaseg.data.sample import Exchange, Joined, Masks, Sample, Selected, Source
 from lisaseg.errors import DataError, ImageError
 from lisaseg.language.prompts import VALIDATION_ANSWER, validation_question
 from lisaseg.training.lessons import Worded
-
-DATA_VARIABLE = "LISASEG_DATA"
-"""Environment variable that names the folder of published data sets."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +46,7 @@ def gather(
     Raises:
         DataError: something is not there or has nothing to learn from.
     """
-    root = run.data_root or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
+    root = data_root(run.data_root)
     length = recipe.steps * recipe.batch_size * recipe.accumulate * int(os.environ.get("WORLD_SIZE", "1"))
     val = open_source(run.val, root) if run.val else held_out
     chosen = None if val is None else _some(val, recipe, run, tell)

@@ -60,7 +60,7 @@ class LisaTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(cast(Any, self.train_dataset))
 
-    def _get_num_items_in_batch(self, batch_samples: list[Mapping[str, Any]], device: torch.device) -> Tensor:
+    def _get_num_items_in_batch(self, batch_samples: Sequence[Mapping[str, Any]], device: torch.device) -> Tensor:
         """Learned tokens and masks of a whole step, over all its batches and processes."""
         counts = torch.zeros(2, dtype=torch.long, device=device)
         for batch in batch_samples:

@@ -17,7 +17,8 @@ import pytest
 
 from lisaseg.conversation import Conversation
 from lisaseg.surfaces.chat import COMMANDS
-from lisaseg.surfaces.cli import DONE, FAILED, INTERRUPTED, main
+from lisaseg.surfaces.cli import main
+from lisaseg.surfaces.commands import DONE, FAILED, INTERRUPTED
 from lisaseg.values import Event
 
 SCENE = Path(__file__).parents[2] / "examples" / "scene_1.jpg"

@@ -32,7 +32,7 @@ class SlowTrainer(LisaTrainer):
 tests = runpy.run_path(str(Path(__file__).with_name("test_finetune.py")))
 model, out, recipe = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
 if not recipe:
-    finetune.LisaTrainer = SlowTrainer
+    vars(finetune)["LisaTrainer"] = SlowTrainer
 finetune.train_lisa(
     "finetune",
     replace(tests["RECIPE"], **recipe),
