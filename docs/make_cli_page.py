@@ -27,6 +27,9 @@ COMMANDS = (
     "train lisa-13b",
     "train nano",
     "train clicks",
+    "evaluate",
+    "compare",
+    "score",
     "nano-report",
 )
 PAGE = Path(__file__).with_name("cli.md")

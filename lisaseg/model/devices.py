@@ -1,5 +1,8 @@
 """Where a model runs and in which precision: chosen once, when it is loaded."""
 
+import os
+from dataclasses import replace
+
 import torch
 
 from lisaseg.config import LoadOptions
@@ -38,3 +41,11 @@ def _device(name: str | None) -> torch.device:
     if not present.get(device.type) or too_far:
         raise DeviceError(f"--device {name} is not to be had on this machine; it has {here}")
     return device
+
+
+def on_own_device(options: LoadOptions) -> LoadOptions:
+    """The same options; where a launcher started several processes, with the GPU of this one."""
+    rank = os.environ.get("LOCAL_RANK")
+    if options.device is not None or rank is None or not torch.cuda.is_available():
+        return options
+    return replace(options, device=f"cuda:{rank}")

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,7 +20,6 @@ from lisaseg.surfaces.commands import DONE, app, load_segmenter
 if TYPE_CHECKING:
     from lisaseg.evaluation.scores import Difference, Evaluation
 
-_DATA_VARIABLE = "LISASEG_DATA"
 _MODEL = """`nano` (bundled), a published checkpoint (`lisa-7b`, `lisa-13b`, and each with `-explanatory`), a folder,
 or a Hugging Face hub id."""
 
@@ -52,9 +51,10 @@ class EvaluateCommand:
         from lisaseg.evaluation.benchmarks import open_benchmark, split_names
         from lisaseg.evaluation.evaluate import evaluate
         from lisaseg.evaluation.report import write_report
+        from lisaseg.model.devices import on_own_device
 
-        opened = [open_benchmark(name, _root(self.data_root)) for name in split_names(self.benchmark)]
-        segmenter = load_segmenter(self.model, _on_own_device(self.load), ImageLimits(), cache_mb=0)
+        opened = [open_benchmark(name, self.data_root) for name in split_names(self.benchmark)]
+        segmenter = load_segmenter(self.model, on_own_device(self.load), ImageLimits(), cache_mb=0)
         is_first = os.environ.get("RANK", "0") == "0"
         try:
             found = [
@@ -65,7 +65,7 @@ class EvaluateCommand:
                     self.options,
                     self.out,
                     tell=terminal.note,
-                    **({"progress": terminal.tracked} if is_first else {}),
+                    progress=terminal.tracked if is_first else lambda blocks, _: iter(blocks),
                 )
                 for benchmark, source in opened
             ]
@@ -137,7 +137,7 @@ class ScoreCommand:
         from lisaseg.evaluation.predictions import score_predictions
         from lisaseg.evaluation.report import write_report
 
-        benchmark, source = open_benchmark(self.benchmark, _root(self.data_root))
+        benchmark, source = open_benchmark(self.benchmark, self.data_root)
         found = score_predictions(
             self.predictions,
             benchmark,
@@ -189,21 +189,6 @@ class NanoReportCommand:
         return DONE
 
 
-def _root(given: Path | None) -> Path | None:
-    """The folder of published data."""
-    named = os.environ.get(_DATA_VARIABLE)
-    return given or (Path(named) if named else None)
-
-
-def _on_own_device(load: LoadOptions) -> LoadOptions:
-    """Under torchrun each process has a GPU of its own."""
-    if load.device is not None or "LOCAL_RANK" not in os.environ:
-        return load
-    import torch
-
-    return replace(load, device=f"cuda:{os.environ['LOCAL_RANK']}") if torch.cuda.is_available() else load
-
-
 def _deliver(found: "Sequence[Evaluation]", *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"evaluations": [evaluation.to_dict() for evaluation in found]}))
@@ -213,44 +198,42 @@ def _deliver(found: "Sequence[Evaluation]", *, as_json: bool) -> None:
 
 
 def _show_evaluation(evaluation: "Evaluation") -> None:
-    """A table with a row for the whole and for each part; shares in percent, as papers print them."""
+    """A table with a row for the whole and for each part, in percent, as papers print it; further figures below it."""
     from lisaseg.evaluation.report import percent, title_of
 
     header = evaluation.header
-    figures = list(dict.fromkeys(figure for score in evaluation.scores for figure in score.figures))
     title = f"{header['model']}, protocol {header['protocol']}, rule {header['rule']}"
-    table = _table(title, "benchmark", "pictures", "n", "gIoU", "", "cIoU", "", *map(title_of, figures))
+    table = _table(title, "benchmark", "pictures", "n", "gIoU", "cIoU")
     for score in evaluation.scores:
         table.add_row(
             Text(score.name),
             str(score.pictures),
             str(score.questions),
-            *_with_interval(score.giou, score.giou_interval),
-            *_with_interval(score.ciou, score.ciou_interval),
-            *(percent(score.figures.get(figure, float("nan"))) for figure in figures),
+            _with_interval(score.giou, score.giou_interval),
+            _with_interval(score.ciou, score.ciou_interval),
         )
     terminal.OUT.print(table)
+    for score in evaluation.scores:
+        if score.figures:
+            figures = ", ".join(f"{title_of(name)} {percent(value)}" for name, value in score.figures.items())
+            terminal.OUT.print(Text.assemble((f"{score.name}: ", "dim"), figures))
     if evaluation.skipped:
-        terminal.note(f"{len(evaluation.skipped)} pictures were left out, which report.json names")
+        terminal.note(f"{len(evaluation.skipped)} pictures were left out, which the report names")
 
 
 def _show_differences(rows: "Sequence[Difference]") -> None:
     """A table for each benchmark; differences are in points."""
     for benchmark in dict.fromkeys(row.benchmark for row in rows):
-        headings = "n", "gIoU", "", "cIoU", "", "Δ gIoU", "", "Δ cIoU", ""
-        table = _table(benchmark, "run", *headings)
+        table = _table(benchmark, "run", "n", "gIoU", "cIoU", "Δ gIoU", "Δ cIoU")
         own = [row for row in rows if row.benchmark == benchmark]
         for place, row in enumerate(own):
             table.add_row(
                 Text(row.run),
                 str(row.score.questions),
-                *_with_interval(row.score.giou, row.score.giou_interval),
-                *_with_interval(row.score.ciou, row.score.ciou_interval),
-                *(
-                    cell
-                    for value, bounds in ((row.giou, row.giou_interval), (row.ciou, row.ciou_interval))
-                    for cell in (_with_interval(value, bounds, sign="+") if place else ("", ""))
-                ),
+                _with_interval(row.score.giou, row.score.giou_interval),
+                _with_interval(row.score.ciou, row.score.ciou_interval),
+                _with_interval(row.giou, row.giou_interval, "+") if place else "",
+                _with_interval(row.ciou, row.ciou_interval, "+") if place else "",
             )
         terminal.OUT.print(table)
         for row in own:
@@ -260,14 +243,14 @@ def _show_differences(rows: "Sequence[Difference]") -> None:
             terminal.note(f"only {own[0].run} has {benchmark}; there is nothing to compare it with")
 
 
-def _with_interval(value: float, bounds: tuple[float, float], sign: str = "") -> tuple[str, Text]:
+def _with_interval(value: float, bounds: tuple[float, float], sign: str = "") -> Text:
     low, high = (f"{100 * bound:{sign}.2f}" for bound in bounds)
-    return f"{100 * value:{sign}.2f}", Text(f"{low} – {high}", "dim")
+    return Text.assemble(f"{100 * value:{sign}.2f} ", (f"{low}…{high}", "dim"))
 
 
 def _table(title: str, first: str, *headings: str) -> Table:
     table = Table(box=None, pad_edge=False, title=Text(title, "bold"), title_justify="left")
     table.add_column(first, overflow="fold")
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right")
     return table

@@ -19,7 +19,7 @@ from lisaseg.errors import OutputError
 from lisaseg.files import make_folder, write_atomic
 from lisaseg.model.adapters import add_adapter
 from lisaseg.model.checkpoints import load_model, save_model
-from lisaseg.model.devices import DTYPES, choose_device
+from lisaseg.model.devices import DTYPES, choose_device, on_own_device
 from lisaseg.model.lisa import Lisa
 from lisaseg.model.processor import Processor
 from lisaseg.training.learner import last_whole_checkpoint
@@ -120,10 +120,8 @@ def _load_options(recipe: LisaRecipe, run: TrainOptions, precision: Dtype) -> Lo
     what is split together must be of one dtype, and what learns is fp32."""
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         return LoadOptions(device="cpu", dtype="fp32")
-    device = choose_device(LoadOptions(device=run.device))[0].type
-    if device == "cuda" and "LOCAL_RANK" in os.environ:
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-    return LoadOptions(device=device, dtype=precision, quantize="4bit" if recipe.base_in_4bit else None)
+    options = LoadOptions(device=run.device, dtype=precision, quantize="4bit" if recipe.base_in_4bit else None)
+    return on_own_device(options)
 
 
 def _arguments(recipe: LisaRecipe, run: TrainOptions, precision: Dtype, *, measures: bool) -> TrainingArguments:
