@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lisaseg.config import LisaRecipe, LoadOptions, TrainOptions
+from lisaseg.config import RECIPES, LisaRecipe, LoadOptions, TrainOptions
 from lisaseg.data.sample import Exchange, Masks, Sample, Source
 from lisaseg.errors import DataError, ImageError, OutputError, TrainingError
 from lisaseg.model.checkpoints import load_model
@@ -221,3 +221,14 @@ def test_nothing_to_learn_from_or_to_measure_by(tiny_model: str, tmp_path: Path)
         train_lisa("finetune", RECIPE, tiny_model, [Boxes(0)], run(tmp_path / "b"))
     with pytest.raises(DataError, match="nothing to measure by"):
         train_lisa("finetune", RECIPE, tiny_model, [Boxes(4)], run(tmp_path / "c"), held_out=Boxes(1, broken=[0]))
+
+
+def test_the_language_model_may_be_kept_in_4_bits(tiny_model: str, tmp_path: Path) -> None:
+    """What is learned beside it fits the quantised model and the whole one."""
+    recipe = replace(RECIPES["qlora"], steps=3, batch_size=1, learning_rate=1e-3)
+    folder = train_lisa("qlora", recipe, tiny_model, [Boxes(4)], run(tmp_path / "run"))
+    for options in (LoadOptions(device="cpu"), LoadOptions(device="cpu", quantize="4bit")):
+        lisa, _ = load_model(tiny_model, replace(options, adapter=str(folder)))
+        plain, _ = load_model(tiny_model, options)
+        state = torch.ones(1, lisa.config.text.hidden_size)
+        assert not torch.equal(lisa.prompts(state), plain.prompts(state))
